@@ -1,0 +1,154 @@
+"""Every topic, table, Redis key, metric prefix, model name and alias. No other file spells one."""
+
+from __future__ import annotations
+
+from enum import IntEnum, StrEnum
+
+# --- Kafka topics; consumer group = app name -------------------------------------------------
+READINGS_TOPIC = "aegis.readings.v1"
+EVENTS_TOPIC = "aegis.events.v1"
+PREDICTIONS_TOPIC = "aegis.predictions.v1"
+FEEDBACK_TOPIC = "aegis.feedback.v1"
+TOPICS = (READINGS_TOPIC, EVENTS_TOPIC, PREDICTIONS_TOPIC, FEEDBACK_TOPIC)
+PARTITIONS = 12
+LAKE_WRITER_APP = "aegis-lake-writer"
+FEATURE_WORKER_APP = "aegis-feature-worker"
+
+# --- Delta tables: name = folder under the lake = Dagster asset key ---------------------------
+BRONZE_MACHINES = "bronze/machines"
+BRONZE_READINGS = "bronze/readings"
+BRONZE_WAVEFORMS = "bronze/waveforms"
+BRONZE_EVENTS = "bronze/events"
+BRONZE_PREDICTIONS = "bronze/predictions"
+BRONZE_FEEDBACK = "bronze/feedback"
+BRONZE_DEAD_LETTERS = "bronze/dead_letters"
+SILVER_TILES = "silver/tiles"
+GOLD_FEATURES = "gold/features"
+GOLD_LABELS = "gold/labels"
+ML_TRAINING_SET = "ml/training_set"
+OPS_MODEL_DECISIONS = "ops/model_decisions"
+
+# --- Dagster assets that are not tables -------------------------------------------------------
+ML_FAILURE_MODEL = "ml/failure_model"
+ML_VALIDATION = "ml/validation"
+ML_PRODUCTION = "ml/production"
+
+
+def subject(topic: str) -> str:
+    """Schema-registry subject of a topic's values (Confluent's TopicNameStrategy)."""
+    return f"{topic}-value"
+
+
+# --- Redis ------------------------------------------------------------------------------------
+TELEMETRY_CHANNEL = "telemetry"
+
+
+def features_key(machine_id: str) -> str:
+    """Hash with the latest feature vector: `v`, `fv`, `ts` and readable fields."""
+    return f"feat:{machine_id}"
+
+
+def tiles_key(machine_id: str) -> str:
+    """Hash with the machine's live tile states, the feature worker's memory."""
+    return f"tiles:{machine_id}"
+
+
+def position_key(topic: str, partition: int) -> str:
+    """Last Kafka offset whose readings are inside the stored tiles."""
+    return f"fpos:{topic}:{partition}"
+
+
+def machine_key(machine_id: str) -> str:
+    """JSON of the machine's registration (class, site, area, attributes)."""
+    return f"machine:{machine_id}"
+
+
+MACHINES_KEY = "machines"  # set of every registered machine id
+
+
+def raw_key(machine_id: str) -> str:
+    """Capped stream with the machine's last raw batches."""
+    return f"raw:{machine_id}"
+
+
+# --- Models -----------------------------------------------------------------------------------
+class Alias(StrEnum):
+    """MLflow registry aliases, in the order a model moves through them."""
+
+    CANDIDATE = "candidate"
+    SHADOW = "shadow"
+    PRODUCTION = "production"
+
+
+def model_name(machine_class: str) -> str:
+    """Registered-model name in MLflow; one model per machine class."""
+    return f"failure-{machine_class}"
+
+
+class Rung(StrEnum):
+    """Who answered a prediction, best first."""
+
+    PRODUCTION = "production"
+    ANOMALY = "anomaly"
+    THRESHOLDS = "thresholds"
+    ABSTAINED = "abstained"
+
+
+class RiskLevel(StrEnum):
+    """Risk of failure within the class's horizon, as shown to people."""
+
+    NORMAL = "normal"
+    ELEVATED = "elevated"
+    HIGH = "high"
+    UNKNOWN = "unknown"
+
+
+# --- Wire vocabulary --------------------------------------------------------------------------
+class Quality(IntEnum):
+    """OPC UA status severity of a value (Part 8): only good values enter a feature."""
+
+    GOOD = 0
+    UNCERTAIN = 1
+    BAD = 2
+
+
+class EventType(StrEnum):
+    """Kinds of row in bronze/events."""
+
+    MAINTENANCE = "maintenance"
+    FAILURE = "failure"
+    ERROR = "error"
+    COUNTER_RESET = "counter_reset"
+
+
+class Outcome(StrEnum):
+    """Feedback vocabulary: what became of an alert."""
+
+    CONFIRMED = "confirmed"
+    FALSE_ALARM = "false_alarm"
+    PREVENTED = "prevented"
+    SENSOR_FAULT = "sensor_fault"
+    PLANNED_WORK = "planned_work"
+    UNKNOWN = "unknown"
+
+
+class Reason(StrEnum):
+    """Why a message or a reading went to bronze/dead_letters."""
+
+    MALFORMED = "malformed"  # not Confluent framing, or Avro does not decode
+    UNKNOWN_SCHEMA = "unknown_schema"  # the registry answered: no such id
+    UNKNOWN_MACHINE = "unknown_machine"
+    UNKNOWN_CHANNEL = "unknown_channel"
+    NOT_FINITE = "not_finite"
+    FUTURE_TIMESTAMP = "future_timestamp"
+    ANCIENT_TIMESTAMP = "ancient_timestamp"
+    OUT_OF_RANGE = "out_of_range"  # outside the channel's physical limits
+    NEGATIVE_COUNTER = "negative_counter"
+    COUNTER_JUMP = "counter_jump"
+    UNKNOWN_VOCABULARY = "unknown_vocabulary"  # event type or outcome outside the fixed list
+
+
+# --- Metrics ----------------------------------------------------------------------------------
+def metric(app: str, noun: str) -> str:
+    """Prometheus metric name, for example `aegis_lake_writer_rows_total`."""
+    return f"aegis_{app}_{noun}"

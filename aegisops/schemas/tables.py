@@ -1,0 +1,314 @@
+"""Every Delta table, declared once: columns, keys, partitioning, ranges and meaning.
+
+Writers, checks, views, docs and tests read these declarations; nothing else states a schema.
+Times are UTC microseconds; `_at` is a time; columns that start with `_` say where a row came from.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import pyarrow as pa
+
+from aegisops import names
+
+TIMESTAMP = pa.timestamp("us", tz="UTC")
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """One column: Arrow type, meaning, and the closed range its values must lie in."""
+
+    type: pa.DataType
+    doc: str
+    nullable: bool = False
+    low: float | None = None
+    high: float | None = None
+
+
+@dataclass(frozen=True)
+class Table:
+    """One Delta table. `keys` are unique; `order` is the sort inside a commit."""
+
+    name: str
+    doc: str
+    columns: dict[str, Column]
+    keys: tuple[str, ...]
+    partition_by: tuple[str, ...] = ()
+    order: tuple[str, ...] = ()
+    properties: dict[str, str] = field(default_factory=lambda: {"delta.checkpointInterval": "50"})
+
+    @property
+    def schema(self) -> pa.Schema:
+        """Arrow schema of the table's rows."""
+        return pa.schema(
+            [pa.field(name, c.type, nullable=c.nullable) for name, c in self.columns.items()]
+        )
+
+
+def _source() -> dict[str, Column]:
+    return {
+        "_topic": Column(pa.string(), "Kafka topic, or `import/<name>` for bulk history"),
+        "_partition": Column(pa.int32(), "Kafka partition (0 for bulk history)", low=0),
+        "_offset": Column(pa.int64(), "Kafka offset (running number for bulk history)", low=0),
+        "_index": Column(pa.int32(), "position of the row inside its message", low=0),
+        "_ingested_at": Column(TIMESTAMP, "when the row was written"),
+    }
+
+
+_SOURCE_KEY = ("_topic", "_partition", "_offset", "_index")
+_MACHINE = Column(pa.string(), "machine id, unique in the fleet")
+_DATE = Column(pa.date32(), "UTC day of the event time; the partition")
+_QUALITY = Column(pa.int8(), "0 good, 1 uncertain, 2 bad (OPC UA severity)", low=0, high=2)
+
+MACHINES = Table(
+    name=names.BRONZE_MACHINES,
+    doc="The fleet: one row per machine, newest registration wins.",
+    columns={
+        "machine_id": _MACHINE,
+        "machine_class": Column(pa.string(), "name of its machine class"),
+        "site": Column(pa.string(), "plant"),
+        "area": Column(pa.string(), "area of the plant"),
+        "attributes": Column(pa.string(), "JSON object of fixed properties, such as age"),
+        "registered_at": Column(TIMESTAMP, "when this registration was made"),
+    },
+    keys=("machine_id",),
+)
+
+READINGS = Table(
+    name=names.BRONZE_READINGS,
+    doc="Scalar and counter readings, one row each, exactly as they arrived.",
+    columns={
+        "machine_id": _MACHINE,
+        "channel": Column(pa.string(), "channel of the machine class"),
+        "ts": Column(TIMESTAMP, "source time of the reading (cycle clock: 1 cycle = 1 s)"),
+        "value": Column(pa.float64(), "value in the channel's unit; null when bad", nullable=True),
+        "quality": _QUALITY,
+        "seq": Column(pa.int64(), "the sender's running number of the message"),
+        "date": _DATE,
+        **_source(),
+    },
+    keys=_SOURCE_KEY,
+    partition_by=("date",),
+    order=("machine_id", "channel", "ts"),
+)
+
+WAVEFORMS = Table(
+    name=names.BRONZE_WAVEFORMS,
+    doc="Waveform captures, one row each.",
+    columns={
+        "machine_id": _MACHINE,
+        "channel": Column(pa.string(), "channel of the machine class"),
+        "ts": Column(TIMESTAMP, "source time of the first sample"),
+        "period_us": Column(pa.int64(), "time between samples in microseconds", low=1),
+        "values": Column(pa.list_(pa.float64()), "samples in the channel's unit, in time order"),
+        "quality": _QUALITY,
+        "seq": Column(pa.int64(), "the sender's running number of the message"),
+        "date": _DATE,
+        **_source(),
+    },
+    keys=_SOURCE_KEY,
+    partition_by=("date",),
+    order=("machine_id", "channel", "ts"),
+)
+
+EVENTS = Table(
+    name=names.BRONZE_EVENTS,
+    doc="What happened to machines: maintenance, failures, error codes, counter resets.",
+    columns={
+        "machine_id": _MACHINE,
+        "ts": Column(TIMESTAMP, "when it happened"),
+        "type": Column(pa.string(), "maintenance | failure | error | counter_reset"),
+        "code": Column(pa.string(), "component, failure mode or error code; empty if none"),
+        "detail": Column(pa.string(), "free text of the source; empty if none"),
+        "date": _DATE,
+        **_source(),
+    },
+    keys=_SOURCE_KEY,
+    partition_by=(),
+    order=("machine_id", "ts"),
+)
+
+PREDICTIONS = Table(
+    name=names.BRONZE_PREDICTIONS,
+    doc="Audit log: every prediction that was answered, hash-chained per API instance.",
+    columns={
+        "prediction_id": Column(pa.string(), "UUID of the answer"),
+        "machine_id": _MACHINE,
+        "asked_at": Column(TIMESTAMP, "when the question arrived"),
+        "subject": Column(pa.string(), "token subject of who asked; never a personal name"),
+        "served_by": Column(pa.string(), "rung: production | anomaly | thresholds | abstained"),
+        "probability": Column(pa.float64(), "calibrated failure probability", True, 0, 1),
+        "risk": Column(pa.string(), "normal | elevated | high | unknown"),
+        "failure_mode": Column(pa.string(), "most likely failure mode", nullable=True),
+        "model_version": Column(pa.string(), "bundle version that answered", nullable=True),
+        "model_digest": Column(pa.string(), "sha256 of the signed bundle", nullable=True),
+        "feature_set": Column(pa.string(), "class@version of the vector"),
+        "features_at": Column(TIMESTAMP, "event time of the vector", nullable=True),
+        "vector": Column(pa.list_(pa.float64()), "model inputs in vector order; NaN = missing"),
+        "source": Column(pa.string(), "cache | lake | request | none: where the vector came from"),
+        "latency_us": Column(pa.int64(), "time to the answer in microseconds", low=0),
+        "instance": Column(pa.string(), "API instance that answered"),
+        "chain_seq": Column(pa.int64(), "running number in the instance's chain", low=0),
+        "previous_digest": Column(pa.string(), "digest of the record before in the chain"),
+        "digest": Column(pa.string(), "sha256 over this record and previous_digest"),
+        "date": _DATE,
+        **_source(),
+    },
+    keys=("prediction_id",),
+    partition_by=("date",),
+    order=("instance", "chain_seq"),
+)
+
+FEEDBACK = Table(
+    name=names.BRONZE_FEEDBACK,
+    doc="What became of alerts, in the fixed vocabulary.",
+    columns={
+        "feedback_id": Column(pa.string(), "idempotency key"),
+        "prediction_id": Column(pa.string(), "prediction it is about; empty if none"),
+        "machine_id": _MACHINE,
+        "ts": Column(TIMESTAMP, "time the outcome refers to"),
+        "outcome": Column(pa.string(), "confirmed | false_alarm | prevented | sensor_fault | …"),
+        "failure_mode": Column(pa.string(), "found failure mode", nullable=True),
+        "subject": Column(pa.string(), "token subject of who reported"),
+        "date": _DATE,
+        **_source(),
+    },
+    keys=_SOURCE_KEY,
+    order=("machine_id", "ts"),
+)
+
+DEAD_LETTERS = Table(
+    name=names.BRONZE_DEAD_LETTERS,
+    doc="Messages and single readings that broke their contract, with the reason and the bytes.",
+    columns={
+        "reason": Column(pa.string(), "stable word, see names.Reason"),
+        "detail": Column(pa.string(), "what exactly is wrong"),
+        "machine_id": Column(pa.string(), "machine, if it could be read", nullable=True),
+        "channel": Column(pa.string(), "channel, if it could be read", nullable=True),
+        "ts": Column(pa.int64(), "source time in microseconds, as sent", nullable=True),
+        "schema_id": Column(pa.int32(), "registry id in the frame, if any", nullable=True),
+        "raw": Column(pa.binary(), "the message as received"),
+        **_source(),
+    },
+    keys=_SOURCE_KEY,
+)
+
+TILES = Table(
+    name=names.SILVER_TILES,
+    doc="Mergeable state of one machine, channel and tile of time; see features/tiles.py.",
+    columns={
+        "machine_id": _MACHINE,
+        "channel": Column(pa.string(), "channel or event of the machine class"),
+        "tile_start": Column(TIMESTAMP, "start of the tile; it ends tile_us later"),
+        "tile_us": Column(pa.int64(), "length of the tile in microseconds", low=1),
+        "n": Column(pa.float64(), "good values", low=0),
+        "n_bad": Column(pa.float64(), "values of bad or uncertain quality", low=0),
+        "mean": Column(pa.float64(), "mean of the good values"),
+        "m2": Column(pa.float64(), "sum of squared deviations", low=0),
+        "m3": Column(pa.float64(), "sum of cubed deviations"),
+        "m4": Column(pa.float64(), "sum of fourth powers of deviations", low=0),
+        "min": Column(pa.float64(), "smallest value"),
+        "max": Column(pa.float64(), "largest value"),
+        "t_mean": Column(pa.float64(), "mean time in seconds after tile_start"),
+        "t_m2": Column(pa.float64(), "sum of squared time deviations, s²", low=0),
+        "tx_m2": Column(pa.float64(), "sum of products of time and value deviations"),
+        "first": Column(pa.float64(), "earliest value"),
+        "last": Column(pa.float64(), "latest value"),
+        "first_ts": Column(pa.float64(), "time of the earliest value, µs since 1970"),
+        "last_ts": Column(pa.float64(), "time of the latest value, µs since 1970"),
+        "increase": Column(pa.float64(), "increase of a counter inside the tile", low=0),
+        "date": _DATE,
+    },
+    keys=("machine_id", "channel", "tile_start"),
+    partition_by=("date",),
+    order=("machine_id", "channel", "tile_start"),
+)
+
+FEATURES = Table(
+    name=names.GOLD_FEATURES,
+    doc="Feature vectors, one row per machine and step, as of the step's last reading.",
+    columns={
+        "machine_id": _MACHINE,
+        "machine_class": Column(pa.string(), "class; decides the meaning of the vector"),
+        "feature_set": Column(pa.string(), "class@version of the vector"),
+        "ts": Column(TIMESTAMP, "event time of the last reading inside the vector"),
+        "vector": Column(pa.list_(pa.float64()), "model inputs in vector order; NaN = missing"),
+        "coverage": Column(pa.float64(), "lowest share of expected readings", low=0, high=1),
+        "date": _DATE,
+    },
+    keys=("machine_id", "ts"),
+    partition_by=("machine_class", "date"),
+    order=("machine_id", "ts"),
+)
+
+LABELS = Table(
+    name=names.GOLD_LABELS,
+    doc="What followed each feature row, and why it counts or does not.",
+    columns={
+        "machine_id": _MACHINE,
+        "machine_class": Column(pa.string(), "class"),
+        "ts": Column(TIMESTAMP, "event time of the feature row"),
+        "horizon_us": Column(pa.int64(), "horizon of the label in microseconds", low=1),
+        "label": Column(pa.int8(), "1 fails within the horizon, 0 does not; null censored", True),
+        "failure_modes": Column(pa.list_(pa.string()), "modes that fail within the horizon"),
+        "hours_to_failure": Column(pa.float64(), "to the next failure, if any", nullable=True),
+        "provenance": Column(pa.string(), "why: failure | survived | end_of_data | maintenance…"),
+        "date": _DATE,
+    },
+    keys=("machine_id", "ts", "horizon_us"),
+    partition_by=("machine_class",),
+    order=("machine_id", "ts"),
+)
+
+TRAINING_SET = Table(
+    name=names.ML_TRAINING_SET,
+    doc="Labelled rows of the last training per class, with their fold.",
+    columns={
+        "machine_id": _MACHINE,
+        "machine_class": Column(pa.string(), "class"),
+        "ts": Column(TIMESTAMP, "event time of the feature row"),
+        "vector": Column(pa.list_(pa.float64()), "model inputs in vector order; NaN = missing"),
+        "label": Column(pa.int8(), "1 fails within the horizon, 0 does not", low=0, high=1),
+        "failure_modes": Column(pa.list_(pa.string()), "modes that fail within the horizon"),
+        "hours_to_failure": Column(pa.float64(), "to the next failure, if any", nullable=True),
+        "fold": Column(pa.string(), "train | calibrate | test"),
+    },
+    keys=("machine_id", "ts"),
+    partition_by=("machine_class",),
+    order=("machine_id", "ts"),
+)
+
+MODEL_DECISIONS = Table(
+    name=names.OPS_MODEL_DECISIONS,
+    doc="Every promotion or refusal of a model: who, what, why, on which evidence.",
+    columns={
+        "decided_at": Column(TIMESTAMP, "when"),
+        "machine_class": Column(pa.string(), "class"),
+        "model_version": Column(pa.string(), "registry version decided about"),
+        "model_digest": Column(pa.string(), "sha256 of the signed bundle"),
+        "decision": Column(pa.string(), "promoted | refused"),
+        "decided_by": Column(pa.string(), "subject or run that decided"),
+        "reason": Column(pa.string(), "why, for people"),
+        "evidence": Column(pa.string(), "JSON of the checks and metrics it rests on"),
+    },
+    keys=("decided_at", "machine_class", "model_version"),
+)
+
+TABLES: dict[str, Table] = {
+    table.name: table
+    for table in (
+        MACHINES,
+        READINGS,
+        WAVEFORMS,
+        EVENTS,
+        PREDICTIONS,
+        FEEDBACK,
+        DEAD_LETTERS,
+        TILES,
+        FEATURES,
+        LABELS,
+        TRAINING_SET,
+        MODEL_DECISIONS,
+    )
+}

@@ -1,0 +1,121 @@
+"""Settings from the environment (`AEGIS_<CONCERN>__<FIELD>`). Made by an app's main, never at import.
+
+    settings = Settings()                      # reads AEGIS_* and nothing else
+    settings.data_dir / "lake"                 # everything local lives under data_dir
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import BaseModel, Field, SecretStr
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class KafkaSettings(BaseModel, frozen=True, extra="forbid"):
+    """Broker connection of every producer and consumer."""
+
+    bootstrap: str = "127.0.0.1:19092"
+    in_memory: bool = True
+    """The embedded broker: no admin API, data gone at exit."""
+    cluster_id: str = ""
+    """Part of the exactly-once identity; the in-memory broker has a new one at each start."""
+    options: dict[str, str] = Field(default_factory=dict)
+    """Further librdkafka options, for example security.protocol and ssl.ca.location."""
+
+
+class RedisSettings(BaseModel, frozen=True, extra="forbid"):
+    """Online store."""
+
+    url: str = "redis://127.0.0.1:16379/0"
+    feature_ttl_seconds: int = 7_200
+
+
+class RegistrySettings(BaseModel, frozen=True, extra="forbid"):
+    """Confluent-compatible schema registry."""
+
+    url: str = "http://127.0.0.1:18081"
+
+
+class ApiSettings(BaseModel, frozen=True, extra="forbid"):
+    """Prediction API."""
+
+    host: str = "127.0.0.1"
+    port: int = 18000
+    issuer: str = "aegisops"
+    audience: str = "aegisops-api"
+    concurrency: int = 64
+    queue: int = 128
+
+
+class StreamSettings(BaseModel, frozen=True, extra="forbid"):
+    """Commit intervals of the two stream applications, in seconds."""
+
+    lake_commit_seconds: float = 5.0
+    feature_commit_seconds: float = 0.5
+    max_future_seconds: float = 300.0
+    """A reading dated further ahead of arrival than this is quarantined."""
+    max_past_days: float = 3_650.0
+    """A reading older than this at arrival is quarantined."""
+
+
+class MlflowSettings(BaseModel, frozen=True, extra="forbid"):
+    """Model registry; empty = sqlite and a folder under data_dir."""
+
+    tracking_uri: str = ""
+
+
+class DagsterSettings(BaseModel, frozen=True, extra="forbid"):
+    """Dagster UI."""
+
+    port: int = 13000
+
+
+class SigningSettings(BaseModel, frozen=True, extra="forbid"):
+    """Key files; empty = keys made under data_dir/keys at first use (development)."""
+
+    private_key: Path | None = None
+    public_key: Path | None = None
+    key_password: SecretStr | None = None
+
+
+class Settings(BaseSettings):
+    """All settings; frozen, unknown AEGIS_ variables are refused by `aegisops doctor`."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="AEGIS_", env_nested_delimiter="__", frozen=True, extra="forbid"
+    )
+
+    data_dir: Path = Path(".aegis")
+    lake_url: str = ""
+    """Delta root: a folder or object-store URL; empty = data_dir/lake."""
+    classes_dir: Path | None = None
+    """Folder with further machine classes (*.toml)."""
+    kafka: KafkaSettings = KafkaSettings()
+    redis: RedisSettings = RedisSettings()
+    registry: RegistrySettings = RegistrySettings()
+    api: ApiSettings = ApiSettings()
+    stream: StreamSettings = StreamSettings()
+    mlflow: MlflowSettings = MlflowSettings()
+    dagster: DagsterSettings = DagsterSettings()
+    signing: SigningSettings = SigningSettings()
+
+    @property
+    def lake_root(self) -> str:
+        """Where the Delta tables are."""
+        return self.lake_url or str(self.data_dir.absolute() / "lake")
+
+    @property
+    def bundles_dir(self) -> Path:
+        """Exported model bundles and the pointer the model slot follows."""
+        return self.data_dir.absolute() / "bundles"
+
+    @property
+    def keys_dir(self) -> Path:
+        """Development keys (signing, JWT)."""
+        return self.data_dir.absolute() / "keys"
+
+    @property
+    def mlflow_uri(self) -> str:
+        """MLflow tracking and registry URI."""
+        return self.mlflow.tracking_uri or f"sqlite:///{self.data_dir.absolute()}/mlflow.db"
