@@ -1,7 +1,7 @@
 """Settings from the environment (`AEGIS_<CONCERN>__<FIELD>`). Made by an app's main, never at import.
 
-    settings = Settings()                      # reads AEGIS_* and nothing else
-    settings.data_dir / "lake"                 # everything local lives under data_dir
+settings = Settings()                      # reads AEGIS_* and nothing else
+settings.data_dir / "lake"                 # everything local lives under data_dir
 """
 
 from __future__ import annotations

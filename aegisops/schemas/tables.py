@@ -203,7 +203,9 @@ TILES = Table(
         "tile_start": Column(TIMESTAMP, "start of the tile; it ends tile_us later"),
         "tile_us": Column(pa.int64(), "length of the tile in microseconds", low=1),
         "n": Column(pa.float64(), "good values", low=0),
-        "n_bad": Column(pa.float64(), "values of bad or uncertain quality", low=0),
+        "n_bad": Column(
+            pa.float64(), "values of bad or uncertain quality, or without a value", low=0
+        ),
         "mean": Column(pa.float64(), "mean of the good values"),
         "m2": Column(pa.float64(), "sum of squared deviations", low=0),
         "m3": Column(pa.float64(), "sum of cubed deviations"),
@@ -217,7 +219,6 @@ TILES = Table(
         "last": Column(pa.float64(), "latest value"),
         "first_ts": Column(pa.float64(), "time of the earliest value, µs since 1970"),
         "last_ts": Column(pa.float64(), "time of the latest value, µs since 1970"),
-        "increase": Column(pa.float64(), "increase of a counter inside the tile", low=0),
         "date": _DATE,
     },
     keys=("machine_id", "channel", "tile_start"),

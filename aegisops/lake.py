@@ -1,0 +1,162 @@
+"""The Delta edge: the one module that opens, creates and commits tables.
+
+Exactly-once writers pass `transactions` (app id → last position inside the commit) together with
+the handle they compared those positions on; delta-rs then refuses a stale writer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import timedelta
+from pathlib import Path
+from typing import Literal
+
+import polars as pl
+import pyarrow as pa
+from deltalake import CommitProperties, DeltaTable, Transaction, WriterProperties, write_deltalake
+from deltalake.exceptions import CommitFailedError, TableNotFoundError
+
+from aegisops.errors import Conflict
+from aegisops.schemas.tables import Table
+
+Rows = pl.DataFrame | pa.Table
+
+_WRITER = WriterProperties(compression="ZSTD", compression_level=1)
+
+
+class Lake:
+    """Tables under one root: a local folder or an object-store URL."""
+
+    def __init__(self, root: str | Path, storage_options: dict[str, str] | None = None) -> None:
+        self.root = str(root)
+        self._options = storage_options
+
+    def uri(self, table: Table) -> str:
+        """Address of the table."""
+        return f"{self.root.rstrip('/')}/{table.name}"
+
+    def exists(self, table: Table) -> bool:
+        """Whether the table has been created."""
+        return DeltaTable.is_deltatable(self.uri(table), self._options)
+
+    def ensure(self, table: Table) -> DeltaTable:
+        """A fresh handle; the table is created with its declared schema when absent."""
+        if not self.exists(table):
+            DeltaTable.create(
+                self.uri(table),
+                table.schema,
+                mode="ignore",
+                partition_by=list(table.partition_by) or None,
+                name=table.name,
+                description=table.doc,
+                configuration=dict(table.properties),
+                storage_options=self._options,
+            )
+        return self.open(table)
+
+    def open(self, table: Table, version: int | None = None) -> DeltaTable:
+        """A handle at the latest (or the given) version; `TableNotFoundError` when absent."""
+        return DeltaTable(self.uri(table), version=version, storage_options=self._options)
+
+    def version(self, table: Table) -> int:
+        """Latest version, or -1 when the table does not exist."""
+        try:
+            return self.open(table).version()
+        except TableNotFoundError:
+            return -1
+
+    def append(
+        self,
+        table: Table,
+        rows: Rows,
+        transactions: Mapping[str, int] | None = None,
+        handle: DeltaTable | None = None,
+    ) -> int:
+        """Append rows in one commit; returns the new version.
+
+        Raises `Conflict` when another writer moved one of `transactions` since `handle` was read.
+        """
+        handle = handle or self.ensure(table)
+        return self._write(handle, table, rows, mode="append", transactions=transactions)
+
+    def overwrite(
+        self,
+        table: Table,
+        rows: Rows,
+        predicate: str | None = None,
+        transactions: Mapping[str, int] | None = None,
+    ) -> int:
+        """Replace the whole table, or only the rows where the SQL `predicate` holds."""
+        handle = self.ensure(table)
+        return self._write(
+            handle, table, rows, mode="overwrite", predicate=predicate, transactions=transactions
+        )
+
+    def scan(self, table: Table, version: int | None = None) -> pl.LazyFrame:
+        """Lazy rows of one snapshot; an empty frame of the declared schema when absent."""
+        try:
+            handle = self.open(table, version)
+        except TableNotFoundError:
+            return pl.from_arrow(table.schema.empty_table()).lazy()  # type: ignore[union-attr]
+        return pl.scan_delta(handle)
+
+    def compact(self, table: Table) -> None:
+        """Merge small files; safe beside an appending writer."""
+        self.open(table).optimize.compact()
+
+    def vacuum(self, table: Table, keep: timedelta) -> list[str]:
+        """Delete files no version younger than `keep` needs; returns their names."""
+        hours = int(keep.total_seconds() // 3600)
+        return self.open(table).vacuum(hours, dry_run=False, enforce_retention_duration=False)
+
+    def _write(
+        self,
+        handle: DeltaTable,
+        table: Table,
+        rows: Rows,
+        *,
+        mode: Literal["append", "overwrite"],
+        predicate: str | None = None,
+        transactions: Mapping[str, int] | None = None,
+    ) -> int:
+        app_transactions = [Transaction(app, last) for app, last in (transactions or {}).items()]
+        commit = CommitProperties(app_transactions=app_transactions or None)
+        data = conform(table, rows)
+        try:
+            if mode == "append":
+                write_deltalake(
+                    handle, data, mode="append", writer_properties=_WRITER, commit_properties=commit
+                )
+            else:
+                write_deltalake(
+                    handle,
+                    data,
+                    mode="overwrite",
+                    predicate=predicate,
+                    writer_properties=_WRITER,
+                    commit_properties=commit,
+                )
+        except CommitFailedError as error:
+            raise Conflict(f"{table.name}: another writer committed first: {error}") from error
+        return handle.version()
+
+
+def conform(table: Table, rows: Rows) -> pa.Table:
+    """Rows with exactly the declared columns, types and order, sorted as the table wants.
+
+    A missing `date` is taken from `ts` (or `asked_at`); any other missing column is an error of
+    the caller and raises `ValueError`.
+    """
+    frame = rows if isinstance(rows, pl.DataFrame) else pl.from_arrow(rows)
+    assert isinstance(frame, pl.DataFrame)  # noqa: S101 - a Table never becomes a Series
+    if "date" in table.columns and "date" not in frame.columns:
+        time = "ts" if "ts" in frame.columns else "asked_at"
+        frame = frame.with_columns(
+            pl.col(time).cast(pl.Datetime("us", "UTC")).dt.date().alias("date")
+        )
+    missing = [name for name in table.columns if name not in frame.columns]
+    if missing:
+        raise ValueError(f"{table.name}: rows lack the columns {missing}")
+    if table.order:
+        frame = frame.sort(table.order)
+    return frame.select(list(table.columns)).to_arrow().cast(table.schema)
