@@ -1,0 +1,1 @@
+"""The one feature algebra: tiles, windows, definitions; `online` and `batch` only drive it."""
