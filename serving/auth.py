@@ -1,0 +1,98 @@
+"""Who asks and what they may do: bearer tokens on HTTP. The token itself: aegisops.tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine
+from typing import Annotated, Any
+
+from fastapi import Depends, Request
+
+from aegisops.settings import Settings
+from aegisops.tokens import (
+    LEEWAY_SECONDS,
+    InvalidToken,
+    Principal,
+    Role,
+    Verifier,
+    ensure_keys,
+    load_verifying_key,
+    mint,
+)
+from serving.problem import Problem
+
+__all__ = ["Admin", "Authenticator", "Engineer", "Operator", "Viewer", "make_verifier", "mint"]
+
+_REMEMBERED = 4_096
+
+
+class Authenticator:
+    """Checks the Authorization header; remembers tokens that proved valid until they expire.
+
+    An Ed25519 check costs about 0.15 ms, a look-up in the memory next to nothing. Only the exact
+    text of a token whose signature was verified is remembered; validity times are looked at anew.
+    """
+
+    def __init__(self, verifier: Verifier, clock: Callable[[], float]) -> None:
+        """`clock`: Unix seconds."""
+        self._verifier = verifier
+        self._clock = clock
+        self._known: dict[str, Principal] = {}
+
+    def principal(self, header: str | None) -> Principal:
+        """The principal of an Authorization header; `Problem` 401 otherwise."""
+        if not header:
+            raise _unauthenticated("There is no Authorization header.")
+        scheme, _, token = header.partition(" ")
+        if scheme.lower() != "bearer" or not token:
+            raise _unauthenticated("The Authorization header is not of the form `Bearer <token>`.")
+        known = self._known.get(token)
+        if known is not None:
+            if known.expires + LEEWAY_SECONDS <= self._clock():
+                del self._known[token]
+                raise _unauthenticated("the token has expired; ask for a new one")
+            return known
+        try:
+            principal = self._verifier.verify(token)
+        except InvalidToken as error:
+            raise _unauthenticated(str(error)) from None
+        if len(self._known) >= _REMEMBERED:
+            self._known.pop(next(iter(self._known)))
+        self._known[token] = principal
+        return principal
+
+
+def _unauthenticated(detail: str) -> Problem:
+    return Problem("unauthenticated", detail, {"WWW-Authenticate": 'Bearer realm="aegisops"'})
+
+
+def authorise(request: Request, role: Role) -> Principal:
+    """The request's principal if it has at least `role`; `Problem` 401 or 403 otherwise."""
+    authenticator: Authenticator = request.app.state.authenticator
+    principal = authenticator.principal(request.headers.get("authorization"))
+    if principal.role < role:
+        raise Problem(
+            "forbidden",
+            f"This needs the role {role.name.lower()}; yours is {principal.role.name.lower()}.",
+            required_role=role.name.lower(),
+        )
+    return principal
+
+
+def _needs(role: Role) -> Callable[[Request], Coroutine[Any, Any, Principal]]:
+    # Async although nothing is awaited: FastAPI sends plain functions to a thread.
+    async def check(request: Request) -> Principal:
+        return authorise(request, role)
+
+    return check
+
+
+Viewer = Annotated[Principal, Depends(_needs(Role.VIEWER))]
+Operator = Annotated[Principal, Depends(_needs(Role.OPERATOR))]
+Engineer = Annotated[Principal, Depends(_needs(Role.ENGINEER))]
+Admin = Annotated[Principal, Depends(_needs(Role.ADMIN))]
+
+
+def make_verifier(settings: Settings) -> Verifier:
+    """The verifier of the configured issuer and audience with the key in `settings.keys_dir`."""
+    _, public = ensure_keys(settings.keys_dir)
+    return Verifier({"": load_verifying_key(public)}, settings.api.issuer, settings.api.audience)
