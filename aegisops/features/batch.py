@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 import polars as pl
 
-from aegisops.features import definitions, tiles
+from aegisops.features import definitions, tiles, windows
 from aegisops.features.tiles import Floats, Ints
 from aegisops.features.windows import Series
 from aegisops.machines.model import (
@@ -114,6 +114,7 @@ def features_from_tiles(
 
     Args:
         tile_rows: silver/tiles of these machines; lifetime statistics need their whole history.
+        machine_class: decides the vector.
         attributes: fixed properties by machine id.
         since: only rows with ts > since (µs); all when None.
 
@@ -205,19 +206,21 @@ class _Source:
 
     def feature(self, spec: FeatureSpec, machine: Ints, t: Ints) -> tuple[Floats, Floats | float]:
         """Values [G] of one feature and the share of expected values behind each."""
-        tile = spec.tile or self._class.base_tile(spec.channel)
+        base = self._class.base_tile(spec.channel)
         is_counter = spec.statistic in COUNTER_STATISTICS and spec.statistic is not Statistic.LAST
-        series = self._get(spec.channel, tile, is_counter)
+        series = self._get(spec.channel, base, is_counter)
         if spec.statistic is Statistic.TIME_SINCE:
             return definitions.elapsed(self._class, series.latest(machine, t, "last_ts"), t), 1.0
         if spec.statistic is Statistic.CUMULATIVE:
             return series.latest(machine, t, "mean"), 1.0
         assert spec.window is not None  # noqa: S101 - only lifetime statistics have none
+        assert spec.tile is not None  # noqa: S101 - as above
         if (key := (spec.channel, spec.window)) not in self._merged:
-            self._merged[key] = self._get(spec.channel, tile).window(machine, t, spec.window)
+            self._merged[key] = self._get(spec.channel, spec.tile).window(machine, t, spec.window)
         state = self._merged[key]
         if spec.statistic is Statistic.INCREASE:
-            value = series.increase(machine, t, spec.window)
+            start = windows.first_tile(t, spec.window, spec.tile) * spec.tile
+            value = series.increase(machine, start, t)
         else:
             value = definitions.finalise(spec, state, self._class)
         expected = definitions.expected_values(spec, self._class)

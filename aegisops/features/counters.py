@@ -28,7 +28,7 @@ class CounterTrack:
         self._live: dict[int, dict[int, _Tile]] = {}
 
     def add(self, machine: Ints, key: Ints, state: Floats, oldest: Ints) -> None:
-        """Merge tiles [N]; those older than tile `oldest` [N] are folded into the total for good."""
+        """Merge tiles [N]; those before tile `oldest` [N] are folded into the total."""
         columns = [
             state[:, INDEX[f]].tolist() for f in ("n", "first_ts", "first", "last_ts", "last")
         ]
@@ -53,12 +53,11 @@ class CounterTrack:
         """Lifetime totals [G]; NaN for a machine without a reading."""
         return np.array([self._total(m) for m in machine.tolist()], dtype=np.float64)
 
-    def increases(self, machine: Ints, first: Ints, tile: int) -> Floats:
-        """Increase from tile index `first` [G] (of `tile` µs) on; NaN without a reading."""
+    def increases(self, machine: Ints, start: Ints) -> Floats:
+        """Increase since `start` [G] (µs, on the tile grid); NaN without a reading."""
         value = np.full(len(machine), np.nan)
-        for i, (m, low) in enumerate(zip(machine.tolist(), first.tolist(), strict=True)):
-            live = self._live.get(m, {})
-            readings = _readings(live, low * tile // self.tile)
+        for i, (m, low) in enumerate(zip(machine.tolist(), start.tolist(), strict=True)):
+            readings = _readings(self._live.get(m, {}), low // self.tile)
             if readings:
                 value[i] = counter_total(np.array(readings))
         return value

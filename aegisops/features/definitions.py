@@ -25,7 +25,7 @@ resolves, and finer than float64 moments keep their digits."""
 
 
 def finalise(spec: FeatureSpec, state: Floats, machine_class: MachineClass) -> Floats:
-    """Values [G] of a windowed feature (not TIME_SINCE, INCREASE or CUMULATIVE) from states [G, F]."""
+    """Values [G] of a windowed feature from states [G, F]; not INCREASE, CUMULATIVE, TIME_SINCE."""
     return _FORMULAS[spec.statistic](state, spec, machine_class)
 
 
@@ -40,7 +40,7 @@ def counter_total(readings: Floats) -> float:
 
 
 def expected_values(spec: FeatureSpec, machine_class: MachineClass) -> float | None:
-    """Good values a full window should hold; None where coverage has no meaning (events, history)."""
+    """Good values a full window should hold; None for events and totals."""
     channel = machine_class.channels.get(spec.channel)
     if channel is None or spec.window is None:
         return None
@@ -61,11 +61,13 @@ def _field(state: Floats, name: str) -> Floats:
 
 
 def _where(condition: np.ndarray, value: Floats) -> Floats:
-    return np.where(condition, value, np.nan)
+    result: Floats = np.where(condition, value, np.nan)
+    return result
 
 
 def _divide(top: Floats, bottom: Floats, valid: np.ndarray) -> Floats:
-    return np.divide(top, bottom, out=np.full(len(top), np.nan), where=valid)
+    result: Floats = np.divide(top, bottom, out=np.full(len(top), np.nan), where=valid)
+    return result
 
 
 def _mean(state: Floats, *_: object) -> Floats:

@@ -46,7 +46,7 @@ class _Ring:
         self.length = longest // tile + 1
         self.keys = np.full((0, self.length), _EMPTY)
         self.state = np.zeros((0, self.length, len(FIELDS)))
-        self.dirty: set[tuple[int, int]] = set()
+        self.dirty: dict[int, set[int]] = {}
 
     def grow(self, machines: int) -> None:
         extra = machines - len(self.keys)
@@ -66,7 +66,8 @@ class _Ring:
             state[same] = tiles.merge(pairs, np.repeat(k, 2) * self.tile, counts, k * self.tile)
         self.keys[machine, slot] = key
         self.state[machine, slot] = state
-        self.dirty.update(zip(machine.tolist(), slot.tolist(), strict=True))
+        for m, s in zip(machine.tolist(), slot.tolist(), strict=True):
+            self.dirty.setdefault(m, set()).add(s)
 
     def window(self, machine: Ints, t: Ints, window: int) -> Floats:
         """Merged states [G, F] of the windows that end at `t` [G]."""
@@ -94,7 +95,6 @@ class OnlineFeatures:
         self._rings: dict[tuple[str, int], _Ring] = {}
         self._last_event: dict[str, Floats] = {}
         self._counters: dict[str, CounterTrack] = {}
-        self._touched: set[int] = set()
         self._declare()
 
     @property
@@ -132,7 +132,6 @@ class OnlineFeatures:
             code = self._machine_codes(happened["machine_id"])
             np.fmax.at(last, code, happened["ts"].to_numpy().astype(np.float64))
         codes = np.unique(machine)
-        self._touched.update(codes.tolist())
         return Update(tuple(sorted(self._ids[c] for c in codes)), pl.Series(late))
 
     def vectors(self, machine_ids: Iterable[str]) -> pl.DataFrame:
@@ -176,17 +175,15 @@ class OnlineFeatures:
         code = self._codes[machine_id]
         parts = {"head": self._head[code : code + 1].tobytes()}
         for (channel, tile), ring in self._rings.items():
-            for slot in [s for m, s in ring.dirty if m == code]:
+            for slot in ring.dirty.pop(code, ()):
                 blob = ring.keys[code, slot].tobytes() + ring.state[code, slot].tobytes()
                 parts[f"r:{channel}:{tile}:{slot}"] = blob
-                ring.dirty.discard((code, slot))
         for channel, last in self._last_event.items():
             if not np.isnan(last[code]):
                 parts[f"e:{channel}"] = last[code : code + 1].tobytes()
         for channel, track in self._counters.items():
             if (state := track.dump(code)) is not None:
                 parts[f"c:{channel}"] = state
-        self._touched.discard(code)
         return parts
 
     def load(self, machine_id: str, parts: Mapping[str, bytes]) -> None:
@@ -217,7 +214,7 @@ class OnlineFeatures:
         kept = [m for m in self._ids if m not in gone]
         parts = {}
         for ring in self._rings.values():
-            ring.dirty = {(m, s) for m in range(len(self._ids)) for s in range(ring.length)}
+            ring.dirty = {m: set(range(ring.length)) for m in range(len(self._ids))}
         for m in kept:
             parts[m] = self.dump(m)
         fresh = OnlineFeatures(self.machine_class, self.attributes)
@@ -265,14 +262,13 @@ class OnlineFeatures:
         order = np.argsort(machine, kind="stable")
         m, t = machine[order], ts[order]
         begin = np.concatenate(([0], np.flatnonzero(np.diff(m)) + 1))
-        floor = min(int(t.min()), int(self._head[m].min(initial=int(t.min()))))
-        floor = int(t.min()) if floor == _EMPTY else floor
-        before = np.maximum(self._head[m[begin]], floor)
-        span = max(int(t.max()), int(before.max())) - floor + 1
-        rank = np.cumsum(np.concatenate(([0], np.diff(m) != 0)))
-        shifted = t - floor + rank * span
-        shifted[begin] = np.maximum(shifted[begin], before - floor + rank[begin] * span)
-        newest = np.maximum.accumulate(shifted) - rank * span + floor
+        before = self._head[m[begin]]
+        # Ranks instead of times keep the running maximum per machine inside int64.
+        levels, rank = np.unique(np.concatenate([t, before]), return_inverse=True)
+        offset = np.repeat(np.arange(len(begin)), np.diff(np.append(begin, len(m)))) * len(levels)
+        height = rank[: len(t)] + offset
+        height[begin] = np.maximum(height[begin], rank[len(t) :] + offset[begin])
+        newest = levels[np.maximum.accumulate(height) - offset]
         late = np.zeros(len(ts), dtype=bool)
         late[order] = t < windows.oldest_counted(newest, self.machine_class)
         end = np.append(begin[1:], len(m)) - 1
@@ -309,8 +305,8 @@ class OnlineFeatures:
             merged[key] = self._rings[spec.channel, spec.tile].window(machine, t, spec.window)
         state = merged[key]
         if spec.statistic is Statistic.INCREASE:
-            first = windows.first_tile(t, spec.window, spec.tile)
-            value = self._counters[spec.channel].increases(machine, first, spec.tile)
+            start = windows.first_tile(t, spec.window, spec.tile) * spec.tile
+            value = self._counters[spec.channel].increases(machine, start)
         else:
             value = definitions.finalise(spec, state, self.machine_class)
         expected = definitions.expected_values(spec, self.machine_class)

@@ -112,7 +112,7 @@ def _build_channel(rows: pl.DataFrame, channel: str, tile: int) -> pl.DataFrame:
 
 
 def _in_order(rows: pl.DataFrame) -> pl.DataFrame:
-    """Rows by machine, time and value, so that no sum depends on arrival; often they are already."""
+    """Rows by machine, time and value, so that no sum depends on arrival."""
     code, ts = rows["code"].to_numpy().astype(np.int64), rows["ts"].to_numpy()
     next_machine = np.diff(code) != 0
     one_run_each = np.count_nonzero(next_machine) + 1 == rows["code"].n_unique()
@@ -224,7 +224,7 @@ def _merge(state: Floats, starts: Ints, counts: Ints, origins: Ints) -> Floats:
     mean += total(ni * (column("mean") - spread(mean))) / n
     d = column("mean") - spread(mean)
     d2 = d * d
-    shift = (starts - spread(origins[some])) / US_PER_SECOND
+    shift = (starts - np.repeat(origins[some], sizes)) / US_PER_SECOND
     ti = column("t_mean") + shift
     t_mean = total(ni * ti) / n
     dt = ti - spread(t_mean)

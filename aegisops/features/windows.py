@@ -54,7 +54,8 @@ class Series:
             return cls(tile, machine, key, state)
         change = np.flatnonzero((np.diff(key) != 0) | (np.diff(machine) != 0)) + 1
         begin = np.concatenate(([0], change))
-        if len(begin) < len(key):
+        # Even a lone finer tile must be merged: its t_mean refers to its own start.
+        if (start != key * tile).any() or len(begin) < len(key):
             counts = np.diff(np.append(begin, len(key)))
             state = tiles.merge(state, start, counts, key[begin] * tile)
             machine, key = machine[begin], key[begin]
@@ -119,14 +120,14 @@ class Series:
             state[:, INDEX["m3"]] = inside
         return Series(self.tile, machine, key, state)
 
-    def increase(self, machine: Ints, t: Ints, window: int) -> Floats:
-        """Increase of a `counter()` series inside windows; NaN without a reading."""
-        rows, counts = self.runs(machine, first_tile(t, window, self.tile), t // self.tile)
+    def increase(self, machine: Ints, start: Ints, t: Ints) -> Floats:
+        """Increase of a `counter()` series from `start` to `t` (µs); NaN without a reading."""
+        rows, counts = self.runs(machine, start // self.tile, t // self.tile)
         some = counts > 0
         value = np.full(len(machine), np.nan)
         if some.any():
             begin = np.concatenate(([0], np.cumsum(counts[some])[:-1]))
-            step = self.state[rows, INDEX["m2"]]
+            step = self.state[rows, INDEX["m2"]]  # a copy
             # Counts before the window's first reading are not the window's.
             step[begin] = self.state[rows[begin], INDEX["m3"]]
             value[some] = np.add.reduceat(step, begin)

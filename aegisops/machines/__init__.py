@@ -1,4 +1,4 @@
-"""Machine classes as data: channels, windows, horizon, failure modes, actions. No code per class."""
+"""Machine classes as data: channels, windows, horizon, failure modes, actions."""
 
 from aegisops.machines.loader import load_class, load_classes, shipped_classes
 from aegisops.machines.model import (
