@@ -1,0 +1,64 @@
+# One task vocabulary for people, hooks and CI. Only python3 (3.11–3.13) and make must be there.
+PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
+	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null && echo $$p && break; \
+	done || true)
+BIN := .venv/bin
+# make demo ONCE=1 prints the result and stops; JSON=file also writes it there.
+ONCE ?=
+JSON ?=
+MACHINES ?=
+DAYS ?=
+SEED ?=
+WORKERS ?= 2
+
+export DO_NOT_TRACK := 1
+export MLFLOW_DISABLE_TELEMETRY := true
+
+.DEFAULT_GOAL := help
+.PHONY: help setup setup-runtime demo test check docs-test bench screenshots lock clean
+
+help: ## this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 22
+
+setup: ## .venv with everything development needs, from the hash-pinned lock
+	@$(or $(PYTHON),python3) requirements/install.py dev
+
+setup-runtime: ## .venv with what the demo and the product need
+	@$(or $(PYTHON),python3) requirements/install.py runtime
+
+demo: setup-runtime ## simulated fleet to explained predictions (ONCE=1 stops afterwards)
+	@$(BIN)/aegisops demo $(if $(filter-out 0 no false,$(ONCE)),--once) $(if $(JSON),--json $(JSON)) \
+		$(if $(MACHINES),--machines $(MACHINES)) $(if $(DAYS),--days $(DAYS)) $(if $(SEED),--seed $(SEED))
+
+test: setup ## make check, then the whole test suite
+	@$(MAKE) --no-print-directory check
+	$(BIN)/python -m pytest -n $(WORKERS) --ignore=tests/docs
+
+check: setup ## formatting, lint, types, import directions, SQL, documentation
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy --strict
+	$(BIN)/lint-imports
+	$(BIN)/sqlfluff lint sql
+	@$(MAKE) --no-print-directory docs-test
+
+docs-test: setup ## every command, target, setting and table is documented, every link resolves
+	$(BIN)/python -m pytest tests/docs
+
+bench: setup ## one script per claim; results in benchmarks/results
+	$(BIN)/python benchmarks/run.py
+
+screenshots: setup ## docs/images from a running demo, with headless Chromium
+	$(BIN)/python docs/screenshots.py
+
+lock: setup ## resolve again and write requirements/*.txt
+	.venv/uv/bin/uv pip compile $(LOCK_FLAGS) pyproject.toml -o requirements/runtime.txt
+	.venv/uv/bin/uv pip compile $(LOCK_FLAGS) --extra dev -c requirements/runtime.txt pyproject.toml -o requirements/dev.txt
+	echo uv | .venv/uv/bin/uv --no-config pip compile $(LOCK_FLAGS) - -o requirements/uv.txt
+
+LOCK_FLAGS := --quiet --upgrade --universal --python-version 3.11 --generate-hashes \
+	--no-header --no-emit-index-url --no-annotate
+
+clean: ## remove everything that can be made again, the environment included
+	rm -rf .venv .aegis .dagster build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache \
+		.hypothesis .import_linter_cache
