@@ -1,4 +1,4 @@
-"""The slow, obvious meaning of every feature: one machine, one time, plain loops. It stays for ever."""
+"""The slow, obvious meaning of every feature: one machine, one time, plain loops. It stays."""
 
 import math
 from itertools import pairwise

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from aegisops.features import batch
 from aegisops.features.online import OnlineFeatures
-from aegisops.machines import MachineClass
+from aegisops.machines import MachineClass, Statistic
 from tests.aegisops.features import oracle
 
 SECOND = 1_000_000
@@ -36,7 +36,18 @@ CLASS = MachineClass.model_validate(
                 f"{s}_{w}"
                 for w in ("1m", "10m")
                 for s in (
-                    "mean std rms kurtosis min max last crest rate_of_change deviation".split()
+                    [
+                        "mean",
+                        "std",
+                        "rms",
+                        "kurtosis",
+                        "min",
+                        "max",
+                        "last",
+                        "crest",
+                        "rate_of_change",
+                        "deviation",
+                    ]
                 )
             ],
             "strokes": ["increase_1m", "increase_10m", "cumulative", "last_10m"],
