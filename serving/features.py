@@ -1,0 +1,242 @@
+"""Where a vector comes from: the online store, else the lake within a time budget, else nowhere.
+
+Nothing is ever filled in: a machine without fresh features gets `Unusable` with the reason.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Executor
+from datetime import UTC, datetime
+from typing import Literal, Protocol
+
+from aegisops.errors import AegisError, ServiceUnavailable, UnknownMachine
+from aegisops.machines import Clock, MachineClass
+from aegisops.machines.model import US_PER_SECOND
+from aegisops.online_store import FeatureVector, Machine
+from serving.vectors import Cause, Unusable, Vector
+
+log = logging.getLogger(__name__)
+
+At = int | Literal["now", "latest"]
+"""As of when: `now` (stale features are refused), `latest` (the machine's newest, however old), or
+a time in µs on the machine's clock (always from the lake)."""
+
+REMEMBER_SECONDS = 60.0
+"""How long a registration is used without asking again."""
+REMEMBER_LAKE_SECONDS = 5.0
+"""How long an answer of the lake is used again: a silent machine must not scan it per request."""
+PENDING = 32
+"""On-demand computations that may wait; more are refused at once."""
+
+
+class Store(Protocol):
+    """What is read from the online store; see aegisops.online_store.AsyncOnlineStore."""
+
+    async def machine(self, machine_id: str) -> Machine | None:
+        """Registration of one machine."""
+
+    async def machine_ids(self) -> list[str]:
+        """Ids of all registered machines."""
+
+    async def features_of(self, machine_ids: Sequence[str]) -> dict[str, FeatureVector]:
+        """Current vectors of those that have one."""
+
+
+class Lake(Protocol):
+    """What is read from the lake, blocking; see serving.lake_features."""
+
+    def machines(self) -> dict[str, Machine]:
+        """The registered fleet."""
+
+    def vector(
+        self, machine: Machine, machine_class: MachineClass, at: int | None = None
+    ) -> Vector | None:
+        """Vector at the last step up to `at`."""
+
+
+class FeatureReader:
+    """Registrations and vectors for the prediction service. Runs on one event loop."""
+
+    def __init__(
+        self,
+        store: Store,
+        lake: Lake,
+        classes: Mapping[str, MachineClass],
+        *,
+        clock: Callable[[], float],
+        executor: Executor,
+        budget_seconds: float = 2.0,
+    ) -> None:
+        """`clock`: Unix seconds. `executor` runs the lake's blocking reads."""
+        self._store = store
+        self._lake = lake
+        self._classes = classes
+        self._clock = clock
+        self._executor = executor
+        self._budget = budget_seconds
+        self._registrations: dict[str, tuple[float, Machine]] = {}
+        self._fleet: tuple[float, Mapping[str, Machine]] = (float("-inf"), {})
+        self._computed: dict[str, tuple[float, Vector | Unusable]] = {}
+        self._running: dict[tuple[str, At], asyncio.Task[Vector | Unusable]] = {}
+
+    # --- registrations ----------------------------------------------------------------------------
+
+    async def machine(self, machine_id: str) -> Machine:
+        """The registration; `UnknownMachine` when neither store has one."""
+        known = self._registrations.get(machine_id)
+        if known is not None and self._clock() - known[0] < REMEMBER_SECONDS:
+            return known[1]
+        try:
+            machine = await self._store.machine(machine_id)
+        except ServiceUnavailable:
+            if known is not None:
+                return known[1]
+            machine = None
+        if machine is None:
+            machine = (await self._fleet_of_lake()).get(machine_id)
+        if machine is None or machine.machine_class not in self._classes:
+            raise UnknownMachine(machine_id)
+        self._registrations[machine_id] = (self._clock(), machine)
+        return machine
+
+    async def machines(self) -> list[Machine]:
+        """Every registered machine of a known class, sorted by id."""
+        fleet = dict(await self._fleet_of_lake())
+        try:
+            ids = await self._store.machine_ids()
+        except ServiceUnavailable:
+            ids = []
+        for machine_id in ids:
+            try:
+                fleet[machine_id] = await self.machine(machine_id)
+            except UnknownMachine:
+                continue
+        known = (m for m in fleet.values() if m.machine_class in self._classes)
+        return sorted(known, key=lambda m: m.machine_id)
+
+    def machine_class(self, machine: Machine) -> MachineClass:
+        """The machine's class."""
+        return self._classes[machine.machine_class]
+
+    async def _fleet_of_lake(self) -> Mapping[str, Machine]:
+        read_at, fleet = self._fleet
+        if self._clock() - read_at < REMEMBER_SECONDS / 2:
+            return fleet
+        loop = asyncio.get_running_loop()
+        try:
+            async with asyncio.timeout(self._budget):
+                fleet = await loop.run_in_executor(self._executor, self._lake.machines)
+        except (AegisError, OSError, TimeoutError) as error:
+            log.warning("the lake's list of machines cannot be read: %s", error)
+        self._fleet = (self._clock(), fleet)
+        return fleet
+
+    # --- vectors ----------------------------------------------------------------------------------
+
+    async def vector(self, machine: Machine, at: At = "now") -> Vector | Unusable:
+        """The machine's vector as of `at`, or why there is none."""
+        return (await self.vectors([machine], at))[0]
+
+    async def vectors(self, machines: Sequence[Machine], at: At = "now") -> list[Vector | Unusable]:
+        """Vectors in the order of `machines`: one round trip, then the lake for what is missing."""
+        found: Mapping[str, FeatureVector] = {}
+        if isinstance(at, str):
+            try:
+                found = await self._store.features_of([m.machine_id for m in machines])
+            except ServiceUnavailable as error:
+                log.warning("features are read from the lake: %s", error)
+        answers: list[Vector | Unusable | None] = [
+            self._cached(machine, found.get(machine.machine_id), at) for machine in machines
+        ]
+        missing = [i for i, answer in enumerate(answers) if answer is None]
+        if missing:
+            computed = await asyncio.gather(*(self._on_demand(machines[i], at) for i in missing))
+            for i, answer in zip(missing, computed, strict=True):
+                answers[i] = answer
+        return [answer for answer in answers if answer is not None]
+
+    def _cached(self, machine: Machine, found: FeatureVector | None, at: At) -> Vector | None:
+        """The store's vector if it may be used as it is."""
+        if found is None:
+            return None
+        machine_class = self._classes[machine.machine_class]
+        if found.feature_set != machine_class.feature_set:
+            return None
+        if at == "now" and self._age(found.ts, machine_class, at) > machine_class.stale_after:
+            return None
+        return Vector(found.vector, found.feature_set, found.ts, found.coverage, "cache")
+
+    async def _on_demand(self, machine: Machine, at: At) -> Vector | Unusable:
+        known = self._computed.get(machine.machine_id) if at == "now" else None
+        if known is not None and self._clock() - known[0] < REMEMBER_LAKE_SECONDS:
+            return known[1]
+        key = (machine.machine_id, at)
+        task = self._running.get(key)
+        if task is None:
+            if len(self._running) >= PENDING:
+                return Unusable(
+                    Cause.TIME_BUDGET, "Too many machines wait for features from the lake."
+                )
+            task = asyncio.create_task(self._compute(machine, at))
+            self._running[key] = task
+            task.add_done_callback(lambda _: self._running.pop(key, None))
+        try:
+            async with asyncio.timeout(self._budget):
+                return await asyncio.shield(task)
+        except TimeoutError:
+            return Unusable(
+                Cause.TIME_BUDGET,
+                f"There are no fresh features, and the lake did not give them in {self._budget} s.",
+            )
+
+    async def _compute(self, machine: Machine, at: At) -> Vector | Unusable:
+        machine_class = self._classes[machine.machine_class]
+        until = at if isinstance(at, int) else None
+        loop = asyncio.get_running_loop()
+        try:
+            vector = await loop.run_in_executor(
+                self._executor, self._lake.vector, machine, machine_class, until
+            )
+        except Exception as error:  # polars and deltalake raise many kinds
+            log.warning("on-demand features of %s failed", machine.machine_id, exc_info=error)
+            answer: Vector | Unusable = Unusable(
+                Cause.LAKE_AWAY, "There are no fresh features, and the lake cannot be read."
+            )
+        else:
+            answer = self._judge_age(vector, machine_class, at)
+        if at == "now":
+            if len(self._computed) > 100_000:  # noqa: PLR2004 - a bound, not a tuning
+                self._computed.clear()
+            self._computed[machine.machine_id] = (self._clock(), answer)
+        return answer
+
+    def _judge_age(
+        self, vector: Vector | None, machine_class: MachineClass, at: At
+    ) -> Vector | Unusable:
+        if vector is None or vector.at is None:
+            return Unusable(Cause.NO_READINGS, "There is no reading of this machine.")
+        age = self._age(vector.at, machine_class, at)
+        if at != "latest" and age > machine_class.stale_after:
+            limit = machine_class.stale_after // US_PER_SECOND
+            return Unusable(
+                Cause.STALE,
+                f"The newest reading is {age // US_PER_SECOND} s old; the limit is {limit} s.",
+                vector.at,
+            )
+        return vector
+
+    def _age(self, ts: int, machine_class: MachineClass, at: At) -> int:
+        """Age in µs; 0 on a cycle clock asked for now, which has no wall-clock time."""
+        if isinstance(at, int):
+            return at - ts
+        if machine_class.clock is Clock.CYCLES:
+            return 0
+        return round(self._clock() * US_PER_SECOND) - ts
+
+
+def as_time(us: int) -> datetime:
+    """UTC time of µs since 1970."""
+    return datetime.fromtimestamp(us / US_PER_SECOND, UTC)
