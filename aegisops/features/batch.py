@@ -48,7 +48,6 @@ def values_from_bronze(
             "value",
             "quality",
         )
-        .sort("machine_id", "channel", "ts")
     )
     captures = (
         waveforms.lazy()
@@ -62,7 +61,8 @@ def values_from_bronze(
             "quality",
             pl.int_ranges(pl.col("values").list.len()).alias("position"),
         )
-        .sort("machine_id", "channel", "ts")
+        # Sorting captures is cheap, sorting their samples is not; tiles.build notices the order.
+        .sort(pl.col("machine_id").to_physical(), "ts")
         .explode("values", "position")
         .with_columns(
             (pl.col("ts") + pl.col("position") * pl.col("period_us")).alias("ts"),

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from aegisops.features import batch
 from aegisops.features.online import OnlineFeatures
-from aegisops.machines import MachineClass, Statistic
+from aegisops.machines import MachineClass
 from tests.aegisops.features import oracle
 
 SECOND = 1_000_000
