@@ -89,10 +89,9 @@ def explain(
     if risk is not RiskLevel.NORMAL:
         mode, share = _failure_mode(machine_class, bundle.modes, mode_probability, reasons)
     declared = machine_class.failure_modes.get(mode) if mode else None
+    title = declared.title if declared else mode
     return Explanation(
-        sentence=_sentence(
-            bundle, risk, probability, reasons, declared.title if declared else mode
-        ),
+        sentence=_sentence(bundle, risk, probability, reasons, title),
         reasons=reasons,
         failure_mode=mode,
         failure_mode_title=title,
