@@ -1,0 +1,1 @@
+"""The stream applications: lake writer and feature worker, with their sinks beside them."""
