@@ -91,7 +91,9 @@ def test_every_relative_link_resolves(document):
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda p: str(p.relative_to(ROOT)))
 def test_no_document_carries_an_unfinished_passage(document):
-    left = re.findall(r"TODO|FIXME|XXX|TBD|lorem ipsum|coming soon", document.read_text(), re.I)
+    left = re.findall(
+        r"TODO|FIXME|XXX|TBD|lorem ipsum|coming soon", document.read_text(), re.IGNORECASE
+    )
     assert left == []
 
 
@@ -113,7 +115,11 @@ def test_the_locks_name_no_index_host():
 
 def test_the_dev_lock_contains_the_runtime_lock():
     def pins(name):
-        return set(re.findall(r"^(\S+==\S+)", (ROOT / f"requirements/{name}.txt").read_text(), re.M))
+        return set(
+            re.findall(
+                r"^(\S+==\S+)", (ROOT / f"requirements/{name}.txt").read_text(), re.MULTILINE
+            )
+        )
 
     assert pins("runtime") - pins("dev") == set()
 
@@ -122,4 +128,6 @@ def test_every_declared_dependency_is_locked():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     lock = (ROOT / "requirements/runtime.txt").read_text()
     names = [re.split(r"[<>=\[;! ]", d)[0] for d in project["dependencies"]]
-    assert [n for n in names if not re.search(rf"^{re.escape(n)}(\[\S+\])?==", lock, re.M)] == []
+    assert [
+        n for n in names if not re.search(rf"^{re.escape(n)}(\[\S+\])?==", lock, re.MULTILINE)
+    ] == []

@@ -1,0 +1,65 @@
+"""Takes docs/images/{dagster,api}.png from the stack that runs here, with headless Chromium.
+
+aegisops demo        # in another terminal
+make screenshots
+"""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from pathlib import Path
+from urllib.request import urlopen
+
+from playwright.sync_api import Page, sync_playwright
+
+from aegisops.cli import runs
+
+IMAGES = Path(__file__).parent / "images"
+ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+MOST_BYTES = 300_000
+
+
+def main() -> int:
+    """0 when both pictures were taken."""
+    run = runs.load(runs.base_dir())
+    if run is None or not runs.is_running(runs.base_dir()):
+        sys.stderr.write("nothing runs here; start `aegisops demo` in another terminal first\n")
+        return 1
+    browser_path = next(filter(None, map(shutil.which, ("chromium", "google-chrome"))), None)
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=browser_path, args=ARGUMENTS)
+        page = browser.new_page(viewport={"width": 1500, "height": 850})
+        _api(page, run.urls["API"])
+        _dagster(page, run.urls["Dagster"])
+        browser.close()
+    return 0
+
+
+def _api(page: Page, url: str) -> None:
+    with urlopen(f"{url}/docs") as answer:  # noqa: S310 - http on loopback
+        answer.read()
+    page.goto(f"{url}/docs")
+    page.wait_for_selector(".opblock", timeout=60_000)
+    page.wait_for_timeout(1_000)
+    _take(page, "api.png")
+
+
+def _dagster(page: Page, url: str) -> None:
+    page.goto(f"{url}/asset-groups")
+    page.wait_for_selector('[data-testid="asset-graph"], svg foreignObject', timeout=90_000)
+    page.wait_for_timeout(6_000)
+    _take(page, "dagster.png")
+
+
+def _take(page: Page, name: str) -> None:
+    path = IMAGES / name
+    page.screenshot(path=path)
+    size = path.stat().st_size
+    sys.stderr.write(f"{path.name}: {size / 1000:.0f} kB\n")
+    if size > MOST_BYTES:
+        sys.exit(f"{name} has more than {MOST_BYTES} bytes; make the viewport smaller")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
