@@ -275,6 +275,16 @@ class AsyncOnlineStore:
             blob = await self._redis.get(names.machine_key(machine_id))
         return _decode_machine(machine_id, blob) if blob else None
 
+    async def machines(self, machine_ids: Sequence[str]) -> dict[str, Machine]:
+        """Registrations of those that have one."""
+        if not machine_ids:
+            return {}
+        with _translated():
+            found = await self._redis.mget([names.machine_key(m) for m in machine_ids])
+        return {
+            m: _decode_machine(m, blob) for m, blob in zip(machine_ids, found, strict=True) if blob
+        }
+
     async def machine_ids(self) -> list[str]:
         """Ids of all registered machines, sorted."""
         with _translated():

@@ -46,6 +46,13 @@ class ApiSettings(BaseModel, frozen=True, extra="forbid"):
     audience: str = "aegisops-api"
     concurrency: int = 64
     queue: int = 128
+    max_body_bytes: int = 4 * 1024 * 1024
+    lake_budget_seconds: float = 2.0
+    """Longest time an answer waits for features computed from the lake."""
+    outbox_capacity: int = 200_000
+    """Audit records that may wait for Kafka; beyond it the API refuses to predict."""
+    model_poll_seconds: float = 1.0
+    """How often the model slots look at their pointers."""
 
 
 class StreamSettings(BaseModel, frozen=True, extra="forbid"):

@@ -9,7 +9,6 @@ import asyncio
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
-from datetime import UTC, datetime
 from typing import Literal, Protocol
 
 from aegisops.errors import AegisError, ServiceUnavailable, UnknownMachine
@@ -28,6 +27,10 @@ REMEMBER_SECONDS = 60.0
 """How long a registration is used without asking again."""
 REMEMBER_LAKE_SECONDS = 5.0
 """How long an answer of the lake is used again: a silent machine must not scan it per request."""
+REMEMBERED = 100_000
+"""Answers of the lake kept at most."""
+PER_MACHINE_SECONDS = 0.01
+"""Added to the time budget for each further machine of a batch."""
 PENDING = 32
 """On-demand computations that may wait; more are refused at once."""
 
@@ -35,8 +38,8 @@ PENDING = 32
 class Store(Protocol):
     """What is read from the online store; see aegisops.online_store.AsyncOnlineStore."""
 
-    async def machine(self, machine_id: str) -> Machine | None:
-        """Registration of one machine."""
+    async def machines(self, machine_ids: Sequence[str]) -> dict[str, Machine]:
+        """Registrations of those that have one."""
 
     async def machine_ids(self) -> list[str]:
         """Ids of all registered machines."""
@@ -51,10 +54,10 @@ class Lake(Protocol):
     def machines(self) -> dict[str, Machine]:
         """The registered fleet."""
 
-    def vector(
-        self, machine: Machine, machine_class: MachineClass, at: int | None = None
-    ) -> Vector | None:
-        """Vector at the last step up to `at`."""
+    def vectors(
+        self, machines: Sequence[Machine], machine_class: MachineClass, at: int | None = None
+    ) -> dict[str, Vector]:
+        """Vectors at the last step up to `at` of machines of one class that have readings."""
 
 
 class FeatureReader:
@@ -80,7 +83,7 @@ class FeatureReader:
         self._registrations: dict[str, tuple[float, Machine]] = {}
         self._fleet: tuple[float, Mapping[str, Machine]] = (float("-inf"), {})
         self._computed: dict[str, tuple[float, Vector | Unusable]] = {}
-        self._running: dict[tuple[str, At], asyncio.Task[Vector | Unusable]] = {}
+        self._running: dict[tuple[str | int, ...], asyncio.Task[dict[str, Vector | Unusable]]] = {}
 
     # --- registrations ----------------------------------------------------------------------------
 
@@ -89,33 +92,44 @@ class FeatureReader:
         known = self._registrations.get(machine_id)
         if known is not None and self._clock() - known[0] < REMEMBER_SECONDS:
             return known[1]
-        try:
-            machine = await self._store.machine(machine_id)
-        except ServiceUnavailable:
-            if known is not None:
-                return known[1]
-            machine = None
+        machine = (await self.registered([machine_id])).get(machine_id)
         if machine is None:
-            machine = (await self._fleet_of_lake()).get(machine_id)
-        if machine is None or machine.machine_class not in self._classes:
             raise UnknownMachine(machine_id)
-        self._registrations[machine_id] = (self._clock(), machine)
         return machine
+
+    async def registered(self, machine_ids: Sequence[str]) -> dict[str, Machine]:
+        """Registrations of those that have one in either store, in one round trip."""
+        now = self._clock()
+        found, ask = {}, []
+        for machine_id in machine_ids:
+            known = self._registrations.get(machine_id)
+            if known is not None and now - known[0] < REMEMBER_SECONDS:
+                found[machine_id] = known[1]
+            else:
+                ask.append(machine_id)
+        if not ask:
+            return found
+        try:
+            fresh = await self._store.machines(ask)
+        except ServiceUnavailable:
+            fresh = {m: self._registrations[m][1] for m in ask if m in self._registrations}
+        if len(fresh) < len(ask):
+            fresh = {**await self._fleet_of_lake(), **fresh}
+        for machine_id in ask:
+            machine = fresh.get(machine_id)
+            if machine is not None and machine.machine_class in self._classes:
+                self._registrations[machine_id] = (now, machine)
+                found[machine_id] = machine
+        return found
 
     async def machines(self) -> list[Machine]:
         """Every registered machine of a known class, sorted by id."""
-        fleet = dict(await self._fleet_of_lake())
+        ids = set(await self._fleet_of_lake())
         try:
-            ids = await self._store.machine_ids()
-        except ServiceUnavailable:
-            ids = []
-        for machine_id in ids:
-            try:
-                fleet[machine_id] = await self.machine(machine_id)
-            except UnknownMachine:
-                continue
-        known = (m for m in fleet.values() if m.machine_class in self._classes)
-        return sorted(known, key=lambda m: m.machine_id)
+            ids.update(await self._store.machine_ids())
+        except ServiceUnavailable as error:
+            log.warning("the fleet is listed from the lake: %s", error)
+        return list((await self.registered(sorted(ids))).values())
 
     def machine_class(self, machine: Machine) -> MachineClass:
         """The machine's class."""
@@ -148,15 +162,13 @@ class FeatureReader:
                 found = await self._store.features_of([m.machine_id for m in machines])
             except ServiceUnavailable as error:
                 log.warning("features are read from the lake: %s", error)
-        answers: list[Vector | Unusable | None] = [
-            self._cached(machine, found.get(machine.machine_id), at) for machine in machines
+        answers = [self._cached(machine, found.get(machine.machine_id), at) for machine in machines]
+        missing = {m.machine_id: m for m, a in zip(machines, answers, strict=True) if a is None}
+        computed = await self._on_demand(list(missing.values()), at) if missing else {}
+        return [
+            answer or computed[machine.machine_id]
+            for machine, answer in zip(machines, answers, strict=True)
         ]
-        missing = [i for i, answer in enumerate(answers) if answer is None]
-        if missing:
-            computed = await asyncio.gather(*(self._on_demand(machines[i], at) for i in missing))
-            for i, answer in zip(missing, computed, strict=True):
-                answers[i] = answer
-        return [answer for answer in answers if answer is not None]
 
     def _cached(self, machine: Machine, found: FeatureVector | None, at: At) -> Vector | None:
         """The store's vector if it may be used as it is."""
@@ -169,49 +181,60 @@ class FeatureReader:
             return None
         return Vector(found.vector, found.feature_set, found.ts, found.coverage, "cache")
 
-    async def _on_demand(self, machine: Machine, at: At) -> Vector | Unusable:
-        known = self._computed.get(machine.machine_id) if at == "now" else None
-        if known is not None and self._clock() - known[0] < REMEMBER_LAKE_SECONDS:
-            return known[1]
-        key = (machine.machine_id, at)
+    async def _on_demand(self, machines: Sequence[Machine], at: At) -> dict[str, Vector | Unusable]:
+        """Vectors from the lake; one scan per class, answers of the last moments used again."""
+        answers: dict[str, Vector | Unusable] = {}
+        groups: dict[str, list[Machine]] = {}
+        for machine in machines:
+            known = self._computed.get(machine.machine_id) if at == "now" else None
+            if known is not None and self._clock() - known[0] < REMEMBER_LAKE_SECONDS:
+                answers[machine.machine_id] = known[1]
+            else:
+                groups.setdefault(machine.machine_class, []).append(machine)
+        for group in groups.values():
+            answers |= await self._bounded(group, at)
+        return answers
+
+    async def _bounded(self, group: list[Machine], at: At) -> dict[str, Vector | Unusable]:
+        key: tuple[str | int, ...] = (*(m.machine_id for m in group), at)
         task = self._running.get(key)
         if task is None:
             if len(self._running) >= PENDING:
-                return Unusable(
-                    Cause.TIME_BUDGET, "Too many machines wait for features from the lake."
-                )
-            task = asyncio.create_task(self._compute(machine, at))
+                return _all(group, Cause.TIME_BUDGET, "Too many answers wait for the lake.")
+            task = asyncio.create_task(self._compute(group, at))
             self._running[key] = task
             task.add_done_callback(lambda _: self._running.pop(key, None))
+        budget = self._budget + PER_MACHINE_SECONDS * (len(group) - 1)
         try:
-            async with asyncio.timeout(self._budget):
+            async with asyncio.timeout(budget):
+                # Shielded: a reading that comes too late for this answer serves the next.
                 return await asyncio.shield(task)
         except TimeoutError:
-            return Unusable(
-                Cause.TIME_BUDGET,
-                f"There are no fresh features, and the lake did not give them in {self._budget} s.",
-            )
+            detail = f"There are no fresh features, and the lake did not give them in {budget:g} s."
+            return _all(group, Cause.TIME_BUDGET, detail)
 
-    async def _compute(self, machine: Machine, at: At) -> Vector | Unusable:
-        machine_class = self._classes[machine.machine_class]
+    async def _compute(self, group: list[Machine], at: At) -> dict[str, Vector | Unusable]:
+        machine_class = self._classes[group[0].machine_class]
         until = at if isinstance(at, int) else None
         loop = asyncio.get_running_loop()
         try:
-            vector = await loop.run_in_executor(
-                self._executor, self._lake.vector, machine, machine_class, until
+            vectors = await loop.run_in_executor(
+                self._executor, self._lake.vectors, group, machine_class, until
             )
         except Exception as error:  # polars and deltalake raise many kinds
-            log.warning("on-demand features of %s failed", machine.machine_id, exc_info=error)
-            answer: Vector | Unusable = Unusable(
-                Cause.LAKE_AWAY, "There are no fresh features, and the lake cannot be read."
-            )
+            log.warning("on-demand features of %d machines failed", len(group), exc_info=error)
+            detail = "There are no fresh features, and the lake cannot be read."
+            answers = _all(group, Cause.LAKE_AWAY, detail)
         else:
-            answer = self._judge_age(vector, machine_class, at)
+            answers = {
+                m.machine_id: self._judge_age(vectors.get(m.machine_id), machine_class, at)
+                for m in group
+            }
         if at == "now":
-            if len(self._computed) > 100_000:  # noqa: PLR2004 - a bound, not a tuning
+            if len(self._computed) > REMEMBERED:
                 self._computed.clear()
-            self._computed[machine.machine_id] = (self._clock(), answer)
-        return answer
+            self._computed |= {m: (self._clock(), answer) for m, answer in answers.items()}
+        return answers
 
     def _judge_age(
         self, vector: Vector | None, machine_class: MachineClass, at: At
@@ -237,6 +260,5 @@ class FeatureReader:
         return round(self._clock() * US_PER_SECOND) - ts
 
 
-def as_time(us: int) -> datetime:
-    """UTC time of µs since 1970."""
-    return datetime.fromtimestamp(us / US_PER_SECOND, UTC)
+def _all(group: Sequence[Machine], cause: Cause, detail: str) -> dict[str, Vector | Unusable]:
+    return {m.machine_id: Unusable(cause, detail) for m in group}

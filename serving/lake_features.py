@@ -1,14 +1,13 @@
 """Features computed on demand from the lake, when the online store has none or a stale one.
 
-Slow beside a cache hit (tens to hundreds of milliseconds): callers bound the time.
-
-Only here does the API touch Delta, and it is imported at the first miss, not at the start.
+Slow beside a cache hit (tens to hundreds of milliseconds): callers bound the time. Several machines
+of one class cost one scan. Only here does the API touch Delta, imported at the first miss.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -27,7 +26,7 @@ _DAY = 24 * US_PER_HOUR
 
 
 class LakeFeatures:
-    """Reads one machine's tail of bronze and its lifetime tiles. Blocking; use a worker thread."""
+    """Reads machines' tail of bronze and their lifetime tiles. Blocking; use a worker thread."""
 
     def __init__(self, lake: Callable[[], Lake], clock: Callable[[], float]) -> None:
         """`lake` makes the edge at first use; `clock` gives Unix seconds."""
@@ -44,11 +43,9 @@ class LakeFeatures:
 
     def machines(self) -> dict[str, Machine]:
         """The fleet as registered in bronze/machines; the newest registration of an id wins."""
-        import polars as pl
-
         from aegisops.schemas.tables import MACHINES
 
-        rows = self.lake.scan(MACHINES).sort(pl.col("registered_at")).collect()
+        rows = self.lake.scan(MACHINES).sort("registered_at").collect()
         return {
             row["machine_id"]: Machine(
                 machine_id=row["machine_id"],
@@ -60,89 +57,96 @@ class LakeFeatures:
             for row in rows.iter_rows(named=True)
         }
 
-    def vector(
-        self, machine: Machine, machine_class: MachineClass, at: int | None = None
-    ) -> Vector | None:
-        """The machine's vector at its last step up to `at` (µs; newest when None).
+    def vectors(
+        self, machines: Sequence[Machine], machine_class: MachineClass, at: int | None = None
+    ) -> dict[str, Vector]:
+        """Each machine's vector at its last step up to `at` (µs; its newest when None).
 
-        None when the lake holds no reading of the machine up to then.
+        Machines of which the lake holds no reading up to then are left out.
         """
         import polars as pl
 
-        from aegisops.features.batch import (
-            features_from_tiles,
-            tiles_from_values,
-            values_from_bronze,
-        )
-        from aegisops.schemas.tables import EVENTS, READINGS, WAVEFORMS
+        from aegisops.features.batch import features_from_tiles
 
-        mine = pl.col("machine_id") == machine.machine_id
-        until = pl.lit(value=True) if at is None else pl.col("ts") <= _time(at)
-        newest = self._newest(machine, at)
-        if newest is None:
-            return None
-        # The tail covers every window that can end inside the newest step.
-        tail = newest - machine_class.step - 2 * machine_class.lateness
-        old_tiles, lifetime_from = self._lifetime(machine, machine_class, tail)
-        recent = mine & until & (pl.col("ts") >= _time(tail)) & (pl.col("date") >= _date(tail))
-        readings = self.lake.scan(READINGS).filter(recent)
-        counters = _lifetime_counters(machine_class)
-        if counters and lifetime_from < tail:
-            wanted = mine & until & pl.col("channel").is_in(counters)
-            wanted &= (pl.col("ts") >= _time(lifetime_from)) & (pl.col("ts") < _time(tail))
-            wanted &= pl.col("date") >= _date(lifetime_from)
-            readings = pl.concat([readings, self.lake.scan(READINGS).filter(wanted)])
-        values = values_from_bronze(
-            readings.collect(),
-            self.lake.scan(WAVEFORMS).filter(recent).collect(),
-            self.lake.scan(EVENTS).filter(mine & until).collect(),
-            machine_class,
-        )
-        tiles = tiles_from_values(values, machine_class)
-        if old_tiles is not None:
-            tiles = pl.concat([old_tiles.select(tiles.columns).cast(tiles.schema), tiles])
-        rows = features_from_tiles(
-            tiles, machine_class, {machine.machine_id: machine.attributes}, since=tail
-        )
-        if rows.is_empty():
-            return None
-        last = rows.row(-1, named=True)
-        return Vector(
-            values=np.array(last["vector"], dtype=np.float64),
-            feature_set=last["feature_set"],
-            at=rows["ts"].cast(pl.Int64)[-1],
-            coverage=float(last["coverage"]),
-            source="lake",
-        )
+        newest = self._newest([m.machine_id for m in machines], at)
+        if not newest:
+            return {}
+        # The tail covers every window that can end inside the machines' newest steps.
+        tail = min(newest.values()) - machine_class.step - 2 * machine_class.lateness
+        tail -= tail % _DAY
+        tiles = self._tiles(list(newest), machine_class, tail, at)
+        attributes = {m.machine_id: m.attributes for m in machines}
+        rows = features_from_tiles(tiles, machine_class, attributes, since=tail)
+        last = rows.with_columns(pl.col("ts").cast(pl.Int64)).group_by("machine_id").last()
+        return {
+            row["machine_id"]: Vector(
+                values=np.array(row["vector"], dtype=np.float64),
+                feature_set=row["feature_set"],
+                at=row["ts"],
+                coverage=float(row["coverage"]),
+                source="lake",
+            )
+            for row in last.iter_rows(named=True)
+        }
 
-    def _newest(self, machine: Machine, at: int | None) -> int | None:
-        """Time (µs) of the machine's newest reading or capture up to `at`."""
+    def _newest(self, ids: Sequence[str], at: int | None) -> Mapping[str, int]:
+        """Time (µs) of the newest reading or capture up to `at`, of machines that have one."""
         import polars as pl
 
         from aegisops.schemas.tables import READINGS, WAVEFORMS
 
-        mine = pl.col("machine_id") == machine.machine_id
+        mine = pl.col("machine_id").is_in(list(ids))
         if at is not None:
             mine &= (pl.col("ts") <= _time(at)) & (pl.col("date") <= _date(at))
-        # Most answers are about now: two days' partitions first, all history if they are empty.
+        # Most answers are about now: two days' partitions first, all history if they lack any.
         recent = (at if at is not None else round(self._clock() * US_PER_SECOND)) - 2 * _DAY
+        newest: dict[str, int] = {}
         for scope in (mine & (pl.col("date") >= _date(recent)), mine):
-            newest = [
+            rows = pl.concat(
                 self.lake.scan(table)
                 .filter(scope)
-                .select(pl.col("ts").max().cast(pl.Int64))
-                .collect()
-                .item()
+                .select("machine_id", pl.col("ts").cast(pl.Int64))
                 for table in (READINGS, WAVEFORMS)
-            ]
-            if any(newest):
-                return int(max(ts for ts in newest if ts is not None))
-        return None
+            )
+            newest = dict(rows.group_by("machine_id").agg(pl.col("ts").max()).collect().iter_rows())
+            if len(newest) == len(set(ids)):
+                break
+        return newest
+
+    def _tiles(
+        self, ids: Sequence[str], machine_class: MachineClass, tail: int, at: int | None
+    ) -> pl.DataFrame:
+        """Tiles from the tail on, plus what lifetime statistics need from before it."""
+        import polars as pl
+
+        from aegisops.features.batch import tiles_from_values, values_from_bronze
+        from aegisops.schemas.tables import EVENTS, READINGS, WAVEFORMS
+
+        mine = pl.col("machine_id").is_in(list(ids))
+        if at is not None:
+            mine &= pl.col("ts") <= _time(at)
+        recent = mine & (pl.col("date") >= _date(tail))
+        readings = [self.lake.scan(READINGS).filter(recent)]
+        old, bronze_from = self._lifetime(ids, machine_class, tail)
+        if bronze_from < tail:
+            gap = mine & pl.col("channel").is_in(_lifetime_counters(machine_class))
+            gap &= (pl.col("ts") >= _time(bronze_from)) & (pl.col("date") >= _date(bronze_from))
+            readings.append(self.lake.scan(READINGS).filter(gap & (pl.col("date") < _date(tail))))
+        values = values_from_bronze(
+            pl.concat(readings).collect(),
+            self.lake.scan(WAVEFORMS).filter(recent).collect(),
+            self.lake.scan(EVENTS).filter(mine).collect(),
+            machine_class,
+        )
+        tiles = tiles_from_values(values, machine_class)
+        if old is None:
+            return tiles
+        return pl.concat([old.select(tiles.columns).cast(tiles.schema), tiles])
 
     def _lifetime(
-        self, machine: Machine, machine_class: MachineClass, tail: int
+        self, ids: Sequence[str], machine_class: MachineClass, tail: int
     ) -> tuple[pl.DataFrame | None, int]:
-        """Counter tiles of silver/tiles older than the tail, and from when bronze must fill in."""
+        """Counter tiles of silver/tiles from before the tail, and from when bronze must fill in."""
         import polars as pl
 
         from aegisops.schemas.tables import TILES
@@ -150,22 +154,21 @@ class LakeFeatures:
         counters = _lifetime_counters(machine_class)
         if not counters:
             return None, tail
-        mine = pl.col("machine_id") == machine.machine_id
-        before = pl.col("tile_start") < _time(tail - tail % _DAY)
         tiles = (
             self.lake.scan(TILES)
-            .filter(mine & before & pl.col("channel").is_in(counters))
-            .sort("channel", "tile_start")
+            .filter(
+                pl.col("machine_id").is_in(list(ids))
+                & pl.col("channel").is_in(counters)
+                & (pl.col("date") < _date(tail))
+            )
             .collect()
         )
-        if tiles.is_empty():
+        newest = tiles.group_by("machine_id", "channel").agg(pl.col("tile_start").max())
+        if newest.height < len(ids) * len(counters):
             return None, 0
-        # The last tile may have been written half full: it is built again from bronze.
-        ends = tiles.group_by("channel").agg(pl.col("tile_start").max().alias("end"))
-        cut = ends["end"].min()
-        tiles = tiles.filter(pl.col("tile_start") < cut)
-        start = ends["end"].cast(pl.Int64).min()
-        return tiles, int(start) if isinstance(start, int) else 0
+        # The last tile may have been written half full: from there on bronze is read again.
+        cut = newest["tile_start"].cast(pl.Int64).to_numpy().min()
+        return tiles.filter(pl.col("tile_start") < _time(int(cut))), int(cut)
 
 
 def _lifetime_counters(machine_class: MachineClass) -> list[str]:

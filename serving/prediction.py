@@ -19,11 +19,10 @@ import numpy as np
 from aegisops.errors import BadInput, UnknownMachine
 from aegisops.machines import MachineClass
 from aegisops.machines.model import US_PER_SECOND
-from aegisops.names import RiskLevel, Rung
 from aegisops.online_store import Machine
 from serving.audit import Audit
 from serving.features import At, FeatureReader
-from serving.ladder import Judgement, Ladder, abstain
+from serving.ladder import Judgement, Ladder
 from serving.vectors import Unusable, Vector
 
 Answer = dict[str, Any]
@@ -121,7 +120,7 @@ class PredictionService:
         cases = [case for case, _ in waiting]
         try:
             answers = self._answer(cases, self._ladder.judge(cases))
-        except Exception as error:  # every question of the round must hear of it
+        except Exception as error:  # noqa: BLE001 - every question of the round must hear of it
             for _, future in waiting:
                 future.set_exception(error)
             return
@@ -144,9 +143,7 @@ class PredictionService:
         return round(self._clock() * US_PER_SECOND)
 
 
-def given_vector(
-    machine_class: MachineClass, features: Mapping[str, float | str | None]
-) -> Vector:
+def given_vector(machine_class: MachineClass, features: Mapping[str, float | str | None]) -> Vector:
     """A vector from named values; coverage is the share of measured inputs that were given.
 
     Raises `BadInput` naming inputs the class does not have or values that are no finite number.
@@ -192,6 +189,7 @@ def _render(case: Case, judgement: Judgement, identity: str, seconds: float) -> 
         "failure_mode": judgement.failure_mode,
         "explanation": judgement.explanation,
         "contributions": judgement.contributions,
+        "limit_violations": judgement.violations,
         "recommended_action": judgement.action,
         "data_quality": {
             "coverage": None if isinstance(vector, Unusable) else round(vector.coverage, 4),
@@ -206,7 +204,11 @@ def _render(case: Case, judgement: Judgement, identity: str, seconds: float) -> 
         "detail": judgement.detail,
         "model": None
         if model is None
-        else {"name": model.bundle.name, "version": model.version, "digest": model.digest},
+        else {
+            "name": model.bundle.manifest["name"],
+            "version": model.version,
+            "digest": model.digest,
+        },
         "latency_ms": round(seconds * 1_000, 3),
     }
 

@@ -1,0 +1,253 @@
+"""Who answers: the production model, else the limit rules, else nobody. Models come from the slot.
+
+A rung that cannot answer leaves its cause in the answer. The anomaly rung has its place between the
+model and the limit rules; a class without a forest goes straight on. Limit rules are judged for
+every answer, so neither a lost model nor a calm one hides a limit alarm.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol
+
+import numpy as np
+
+from aegisops import explain, scoring, thresholds
+from aegisops.machines import MachineClass
+from aegisops.names import RiskLevel, Rung
+from serving.model_slot import Loaded
+from serving.vectors import Cause, Unusable, Vector
+
+log = logging.getLogger(__name__)
+
+Signal = Literal["good", "degraded", "instrument_fault", "no_data"]
+
+DEGRADED = 0.9
+"""Coverage below which an answer says that its data is degraded."""
+
+
+class Question(Protocol):
+    """What the ladder needs to know of a case."""
+
+    @property
+    def machine_class(self) -> MachineClass:
+        """Class of the machine."""
+
+    @property
+    def vector(self) -> Vector | Unusable:
+        """Its inputs, or why there are none."""
+
+
+@dataclass(slots=True)
+class Judgement:
+    """What a rung says; the members are as in contract.Prediction."""
+
+    rung: Rung
+    risk: RiskLevel
+    explanation: str
+    signal: Signal
+    probability: float | None = None
+    failure_mode: dict[str, Any] | None = None
+    contributions: list[dict[str, Any]] = field(default_factory=list)
+    violations: list[dict[str, Any]] = field(default_factory=list)
+    action: dict[str, Any] | None = None
+    model: Loaded | None = None
+    cause: Cause | None = None
+    detail: str | None = None
+
+
+class Ladder:
+    """Judges questions, best rung first."""
+
+    def __init__(self, model_of: Callable[[str], Loaded | None]) -> None:
+        """`model_of`: machine class name → the production model in use, if any."""
+        self._model_of = model_of
+
+    def judge(self, questions: Sequence[Question]) -> list[Judgement]:
+        """One judgement per question, in order; one model call per class."""
+        judgements: list[Judgement | None] = [None] * len(questions)
+        by_class: dict[str, list[int]] = defaultdict(list)
+        for i, question in enumerate(questions):
+            judgements[i] = _unfit(question)
+            if judgements[i] is None:
+                by_class[question.machine_class.name].append(i)
+        for name, rows in by_class.items():
+            group = [questions[i] for i in rows]
+            for i, judgement in zip(rows, self._judge_class(name, group), strict=True):
+                judgements[i] = judgement
+        return [judgement for judgement in judgements if judgement is not None]
+
+    def _judge_class(self, name: str, group: Sequence[Question]) -> list[Judgement]:
+        loaded = self._model_of(name)
+        vectors = [_vector(question) for question in group]
+        machine_class = group[0].machine_class
+        cause, detail = Cause.NO_MODEL, "There is no production model for this class."
+        if loaded is not None:
+            if loaded.bundle.feature_set != machine_class.feature_set:
+                cause = Cause.FEATURE_SET
+                detail = (
+                    f"The production model is for {loaded.bundle.feature_set}, "
+                    f"the features are {machine_class.feature_set}."
+                )
+            else:
+                try:
+                    return _by_model(loaded, machine_class, vectors)
+                except Exception:
+                    # Whatever the model raises, the machine still gets its limit rules.
+                    log.exception("ALERT: the production model of %s failed", name)
+                    cause, detail = Cause.MODEL_FAILED, "The production model failed."
+        return [_by_limits(machine_class, vector, cause, detail) for vector in vectors]
+
+
+def _vector(question: Question) -> Vector:
+    assert isinstance(question.vector, Vector)  # noqa: S101 - _unfit took the others out
+    return question.vector
+
+
+def _unfit(question: Question) -> Judgement | None:
+    """An abstention where the data carries no answer."""
+    vector, machine_class = question.vector, question.machine_class
+    if isinstance(vector, Unusable):
+        sentence = f"No answer: {vector.detail[:1].lower()}{vector.detail[1:]}"
+        return abstain(vector.cause, vector.detail, sentence, "no_data")
+    if vector.coverage < machine_class.min_coverage:
+        detail = (
+            f"Only {vector.coverage:.0%} of the expected readings arrived; "
+            f"{machine_class.min_coverage:.0%} are needed."
+        )
+        sentence = f"Instrument fault: {detail[:1].lower()}{detail[1:]} Check the sensors."
+        return abstain(Cause.LOW_COVERAGE, detail, sentence, "instrument_fault")
+    return None
+
+
+def abstain(cause: Cause, detail: str, sentence: str, signal: Signal) -> Judgement:
+    """The answer that there is none."""
+    return Judgement(
+        Rung.ABSTAINED, RiskLevel.UNKNOWN, sentence, signal, cause=cause, detail=detail
+    )
+
+
+def _by_model(
+    loaded: Loaded, machine_class: MachineClass, vectors: Sequence[Vector]
+) -> list[Judgement]:
+    scores = scoring.score(loaded.bundle, np.stack([vector.values for vector in vectors]))
+    return [
+        _explained(loaded, machine_class, vector, scores, i) for i, vector in enumerate(vectors)
+    ]
+
+
+def _explained(
+    loaded: Loaded, machine_class: MachineClass, vector: Vector, scores: scoring.Scores, i: int
+) -> Judgement:
+    bundle = loaded.bundle
+    probability = float(scores.probability[i])
+    found = explain.explain(
+        bundle, vector.values, scores.contributions[i], scores.mode_probability[i], probability
+    )
+    limits = thresholds.judge(machine_class, vector.values)
+    judgement = Judgement(
+        Rung.PRODUCTION,
+        RiskLevel(bundle.risk(probability)),
+        f"{found.sentence} {limits.sentence}" if limits.violations else found.sentence,
+        _signal(vector),
+        probability=probability,
+        contributions=[_contribution(reason, bundle.normals) for reason in found.reasons],
+        violations=_violations(limits),
+        model=loaded,
+    )
+    if found.failure_mode is not None:
+        judgement.failure_mode = {
+            "code": found.failure_mode,
+            "title": found.failure_mode_title,
+            "share": found.mode_probability,
+        }
+    if found.action is not None:
+        judgement.action = {"text": found.action, "procedure": found.procedure}
+    elif limits.violations:
+        _, judgement.action = _mode(machine_class, limits.failure_mode)
+    return judgement
+
+
+def _contribution(
+    reason: explain.Reason, normals: Mapping[str, Mapping[str, float]]
+) -> dict[str, Any]:
+    return {
+        "feature": reason.feature,
+        "title": reason.title,
+        "value": reason.value,
+        "text": reason.text,
+        "unit": reason.unit,
+        "normal_range": normals.get(reason.feature),
+        "contribution": reason.contribution,
+    }
+
+
+def _by_limits(machine_class: MachineClass, vector: Vector, cause: Cause, detail: str) -> Judgement:
+    limits = thresholds.judge(machine_class, vector.values)
+    if limits.risk is RiskLevel.UNKNOWN:
+        return abstain(
+            Cause.NO_RULE, f"{detail} {limits.sentence}", f"No answer: {limits.sentence}", "no_data"
+        )
+    mode, action = _mode(machine_class, limits.failure_mode)
+    values = dict(zip(machine_class.vector, vector.values.tolist(), strict=True))
+    return Judgement(
+        Rung.THRESHOLDS,
+        limits.risk,
+        limits.sentence,
+        _signal(vector),
+        failure_mode=mode,
+        contributions=[
+            {
+                "feature": rule.feature,
+                "title": explain.feature_title(machine_class, rule.feature),
+                "value": _finite(values[rule.feature]),
+                "text": f"{values[rule.feature]:.4g} {machine_class.unit_of(rule.feature)}",
+                "unit": machine_class.unit_of(rule.feature),
+                "normal_range": None,
+                "contribution": None,
+            }
+            for rule in machine_class.thresholds
+        ],
+        violations=_violations(limits),
+        action=action,
+        cause=cause,
+        detail=detail,
+    )
+
+
+def _mode(
+    machine_class: MachineClass, code: str | None
+) -> tuple[dict[str, Any] | None, dict[str, Any] | None]:
+    mode = machine_class.failure_modes.get(code or "")
+    if code is None or mode is None:
+        return None, None
+    return (
+        {"code": code, "title": mode.title, "share": None},
+        {"text": mode.action, "procedure": mode.procedure},
+    )
+
+
+def _violations(limits: thresholds.Judgement) -> list[dict[str, Any]]:
+    return [
+        {
+            "feature": v.feature,
+            "value": v.value,
+            "unit": v.unit,
+            "limit": v.limit,
+            "direction": v.direction,
+            "level": v.level.value,
+        }
+        for v in limits.violations
+    ]
+
+
+def _signal(vector: Vector) -> Signal:
+    return "good" if vector.coverage >= DEGRADED else "degraded"
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None
