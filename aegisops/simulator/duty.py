@@ -22,7 +22,8 @@ def on_shift(machine: Machine, ts: Ints) -> Bools:
     weekday = (local // US_PER_DAY + _THURSDAY) % 7
     full = (hour >= _SHIFTS[0]) & (hour < _SHIFTS[1]) & (weekday < _SATURDAY)
     short = (hour >= _SATURDAY_SHIFT[0]) & (hour < _SATURDAY_SHIFT[1]) & (weekday == _SATURDAY)
-    return full | short
+    manned: Bools = full | short
+    return manned
 
 
 def load(plan: FleetPlan, machine: Machine, block: int, ts: Ints) -> Floats:

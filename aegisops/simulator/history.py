@@ -102,8 +102,7 @@ def _waveforms(plan: FleetPlan, day: Measured) -> pl.DataFrame:
 
 
 def _events(plan: FleetPlan, machine: Machine, days: list[Measured], opened: int) -> pl.DataFrame:
-    end = plan.end + machine.phase_us
-    rows = [e for d in days for e in d.events if e.ts < end]
+    rows = [e for d in days for e in d.events if e.step < plan.steps]
     frame = pl.DataFrame(
         {
             "ts": [e.ts for e in rows],

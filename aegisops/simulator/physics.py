@@ -148,8 +148,8 @@ def _temperature(
     plan: FleetPlan, hall: Floats, course: Course, load: Floats, before: float
 ) -> Floats:
     bearing, coolant, drive = course.severity
-    heat = np.where(course.up, 7.0 + 27.0 * load * (1 + 0.15 * drive), 0.0) + 4.0 * bearing**2
-    cooling = 1.0 - 0.72 * coolant**0.8  # share of the healthy heat transfer
+    heat = np.where(course.up, 11.0 + 25.0 * load * (1 + 0.15 * drive), 0.0) + 4.0 * bearing**2
+    cooling = 1.0 - 0.62 * coolant**0.5  # share of the healthy heat transfer
     target = hall + heat / cooling
     return lag(target, before, 1.0 - float(np.exp(-plan.period / THERMAL_LAG_US)))
 
@@ -157,7 +157,7 @@ def _temperature(
 def _power(course: Course, load: Floats, tool: Floats) -> Floats:
     """kW: no-load loss, cutting, and drag of a failing drive (friction also without load)."""
     bearing, _, drive = course.severity
-    drag = drive**0.8
+    drag = drive**0.6
     running = 1.9 + 4.5 * drag + 0.5 * bearing**2
     cutting = 12.0 * load * (1 + 0.06 * tool) * (1 + 0.55 * drag)
     return np.where(course.up, running + cutting, 0.0)
@@ -194,5 +194,8 @@ def _counter(
         return count, []
     at = int(rng.integers(1, len(ts)))
     count[at:] -= count[at - 1]
-    event = Event(int(ts[at]) - 1000, EventType.COUNTER_RESET, "cycles", "control restarted")
+    first = state.block * plan.block_steps
+    event = Event(
+        first + at, int(ts[at]) - 1000, EventType.COUNTER_RESET, "cycles", "control restarted"
+    )
     return count, [event]

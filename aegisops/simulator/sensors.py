@@ -26,6 +26,7 @@ class Measured:
     machine: Machine
     first: int
     ts: Ints
+    is_up: Bools
     signals: dict[str, Signal]
     """By channel, in the order of the message's blocks."""
     events: tuple[Event, ...]
@@ -63,10 +64,10 @@ def measure(
     day, state = physics.advance(plan, machine, station.state, injections)
     rng = generator_of(plan.seed, machine.index, Stream.NOISE, station.state.block)
     n = len(day.ts)
-    values = {
+    values: dict[str, Floats] = {
         "vibration": _captures(plan, day, rng),
         "temperature": np.round(day.temperature + rng.normal(0, 0.15, n), 2),
-        "power": np.round(np.maximum(day.power * rng.normal(1, 0.02, n) + 0.02, 0), 3),
+        "power": np.round(day.power * rng.normal(1, 0.02, n) + 0.02, 3),
         "cycles": np.floor(day.count),
     }
     signals = {
@@ -79,13 +80,8 @@ def measure(
         carried = faults.apply(plan, machine, episode, signals[episode.channel], day.first)
         if carried.last > day.first + n:
             after.append(carried)
-    measured = Measured(machine, day.first, day.ts, signals, day.events)
+    measured = Measured(machine, day.first, day.ts, day.course.up, signals, day.events)
     return measured, Station(state, tuple(after))
-
-
-def up(measured: Measured) -> Bools:
-    """Steps at which the machine sends anything."""
-    return np.any([s.is_sent for s in measured.signals.values()], axis=0)
 
 
 def _captures(plan: FleetPlan, day: Day, rng: np.random.Generator) -> Floats:

@@ -21,8 +21,9 @@ from aegisops.simulator.fleet import generator as generator_of
 PLANNED = "planned"
 """Code of a planned visit; a corrective one has the failure mode's name."""
 
-_ONSET_HOURS = (560.0, 780.0, 520.0)
+_ONSET_HOURS = (420.0, 640.0, 400.0)
 _ONSET_SHAPE = (1.8, 1.4, 1.6)
+_LENGTH_SHAPE = ((3.0, 1.8), (4.0, 1.4), (4.0, 1.4))  # beta: slow defects are the rule
 _LENGTH_HOURS = ((6.0, 72.0), (3.0, 30.0), (6.0, 48.0))
 _STANDBY_USE, _LOAD_USE = 0.7, 0.65  # use per hour: 0.7 in standby, about 1.1 while cutting
 _REPAIR_HOURS = ((5.0, 12.0), (2.0, 5.0), (3.0, 8.0))
@@ -34,6 +35,8 @@ _NEVER = 2**62
 class Event:
     """One row of bronze/events without its machine."""
 
+    step: int
+    """Step it is told with: the first one at or after it."""
     ts: int
     type: EventType
     code: str
@@ -92,7 +95,7 @@ def draw_life(plan: FleetPlan, machine: Machine, number: int) -> Life:
             float(_ONSET_HOURS[mode] * machine.quality[mode] * rng.weibull(_ONSET_SHAPE[mode]))
         )
         low, high = _LENGTH_HOURS[mode]
-        length.append(float(low + (high - low) * rng.beta(3, 1.8)))
+        length.append(float(low + (high - low) * rng.beta(*_LENGTH_SHAPE[mode])))
     return Life(number, tuple(onset), tuple(length))
 
 
@@ -106,7 +109,7 @@ def first_age(plan: FleetPlan, machine: Machine) -> tuple[Age, Event]:
     least = min(o + n for o, n in zip(life.onset, life.length, strict=True))
     used = min(used, max(0.0, least - 30.0))
     ts = plan.start + machine.phase_us - round(since_hours * US_PER_HOUR)
-    event = Event(ts, EventType.MAINTENANCE, PLANNED, "planned maintenance before the recording")
+    event = Event(0, ts, EventType.MAINTENANCE, PLANNED, "planned maintenance before the recording")
     return Age(life, used), event
 
 
@@ -203,11 +206,11 @@ def _stop(plan: FleetPlan, machine: Machine, age: Age, step: int, work: str) -> 
 def _failed(plan: FleetPlan, machine: Machine, step: int, mode: int) -> Event:
     ts = int(plan.times(machine, step, 1)[0])
     title = plan.machine_class.failure_modes[MODES[mode]].title
-    return Event(ts, EventType.FAILURE, MODES[mode], f"stopped: {title.lower()}")
+    return Event(step, ts, EventType.FAILURE, MODES[mode], f"stopped: {title.lower()}")
 
 
 def _maintained(plan: FleetPlan, machine: Machine, age: Age) -> Event:
     # Half a step before the first reading after the work: readings and event never share a time.
     ts = int(plan.times(machine, age.down_until, 1)[0]) - plan.period // 2
     detail = "planned maintenance" if age.work == PLANNED else f"repair after {age.work}"
-    return Event(ts, EventType.MAINTENANCE, age.work, detail)
+    return Event(age.down_until, ts, EventType.MAINTENANCE, age.work, detail)
