@@ -1,0 +1,1 @@
+"""What the quick start runs instead of real services: broker, Redis, registry, supervisor."""
