@@ -145,6 +145,7 @@ class Reason(StrEnum):
     OUT_OF_RANGE = "out_of_range"  # outside the channel's physical limits
     NEGATIVE_COUNTER = "negative_counter"
     COUNTER_JUMP = "counter_jump"
+    DUPLICATE = "duplicate"  # an import has one key twice
     UNKNOWN_VOCABULARY = "unknown_vocabulary"  # event type or outcome outside the fixed list
 
 
