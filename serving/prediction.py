@@ -114,6 +114,11 @@ class PredictionService:
             judgements = await asyncio.to_thread(self._ladder.judge, cases)
         return self._answer(cases, judgements)
 
+    def judge(self, machine: Machine, vector: Vector | Unusable) -> Judgement:
+        """A judgement that is no answer: for views of a machine's state, not audited."""
+        machine_class = self._reader.machine_class(machine)
+        return self._ladder.judge([Case(machine, machine_class, vector, "", self._now(), 0.0)])[0]
+
     def _finish_round(self) -> None:
         batch, self._round = self._round, []
         waiting = [(case, future) for case, future in batch if not future.done()]
@@ -191,11 +196,7 @@ def _render(case: Case, judgement: Judgement, identity: str, seconds: float) -> 
         "contributions": judgement.contributions,
         "limit_violations": judgement.violations,
         "recommended_action": judgement.action,
-        "data_quality": {
-            "coverage": None if isinstance(vector, Unusable) else round(vector.coverage, 4),
-            "minimum_coverage": machine_class.min_coverage,
-            "status": judgement.signal,
-        },
+        "data_quality": data_quality(machine_class, vector, judgement),
         "features_at": None if at is None else iso(at),
         "feature_age_seconds": age,
         "source": "none" if isinstance(vector, Unusable) else vector.source,
@@ -210,6 +211,17 @@ def _render(case: Case, judgement: Judgement, identity: str, seconds: float) -> 
             "digest": model.digest,
         },
         "latency_ms": round(seconds * 1_000, 3),
+    }
+
+
+def data_quality(
+    machine_class: MachineClass, vector: Vector | Unusable, judgement: Judgement
+) -> dict[str, Any]:
+    """The members of contract.DataQuality."""
+    return {
+        "coverage": None if isinstance(vector, Unusable) else round(vector.coverage, 4),
+        "minimum_coverage": machine_class.min_coverage,
+        "status": judgement.signal,
     }
 
 

@@ -19,6 +19,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from aegisops.errors import AegisError, Permanent, Retryable, UnknownMachine
+from serving.outbox import OutboxFull
 
 MEDIA_TYPE = "application/problem+json"
 BASE = "/api/problems/"
@@ -111,6 +112,8 @@ def of(error: Exception) -> Problem:  # noqa: PLR0911 - a table of error kinds
         return _invalid(error)
     if isinstance(error, HTTPException):
         return _http(error)
+    if isinstance(error, OutboxFull):
+        return Problem("audit-unavailable", str(error), {"Retry-After": "5"})
     if isinstance(error, Retryable):
         return Problem("unavailable", str(error), {"Retry-After": "2"})
     if isinstance(error, Permanent):

@@ -1,0 +1,94 @@
+"""The ASGI application: routes, errors, limits and headers around a `Service`. Wiring only."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from importlib.metadata import version
+from typing import Any
+
+from fastapi import FastAPI
+from pydantic import BaseModel
+from pydantic.json_schema import models_json_schema
+
+from serving import problem
+from serving.contract import BatchRequest, FeedbackRequest, PredictRequest, ProblemDocument
+from serving.headers import SecurityHeaders
+from serving.limits import Limits
+from serving.routes import docs, feedback, machines, predict, system
+from serving.service import Service
+
+API = "/api/v1"
+_DESCRIPTION = """Failure predictions for a machine fleet: calibrated, explained, audited.
+
+Every call needs `Authorization: Bearer <token>` (roles viewer < operator < engineer < admin; for
+development `aegisops token` mints one). Errors are RFC 9457 problem documents. Times are UTC."""
+
+
+def create_app(service: Service) -> FastAPI:
+    """The application; the service starts and stops with it."""
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        await service.start()
+        yield
+        await service.stop()
+
+    app = FastAPI(
+        title="AegisOps API",
+        version=version("aegisops"),
+        description=_DESCRIPTION,
+        docs_url=None,
+        redoc_url=None,
+        lifespan=lifespan,
+    )
+    app.state.service = service
+    app.state.authenticator = service.authenticator
+    problem.install(app)
+    for module in (predict, machines, feedback):
+        app.include_router(module.router, prefix=API)
+    app.include_router(system.api, prefix=API)
+    app.include_router(system.probes)
+    app.include_router(docs.router)
+    api = service.settings.api
+    app.add_middleware(
+        Limits,
+        concurrency=api.concurrency,
+        queue=api.queue,
+        max_body=api.max_body_bytes,
+        refused=lambda reason: service.metrics.refused.labels(reason).inc(),
+    )
+    app.add_middleware(SecurityHeaders)
+    _complete_openapi(app)
+    return app
+
+
+def _complete_openapi(app: FastAPI) -> None:
+    """Add to the generated document what routes that read their own body do not tell FastAPI."""
+    generate = app.openapi
+
+    def openapi() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            document = generate()  # which also keeps it as app.openapi_schema
+            bodies: list[type[BaseModel]] = [
+                PredictRequest,
+                BatchRequest,
+                FeedbackRequest,
+                ProblemDocument,
+            ]
+            _, definitions = models_json_schema(
+                [(model, "validation") for model in bodies],
+                ref_template="#/components/schemas/{model}",
+            )
+            components = document.setdefault("components", {})
+            components.setdefault("schemas", {}).update(definitions["$defs"])
+            components["securitySchemes"] = {
+                "token": {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"}
+            }
+            for path, operations in document["paths"].items():
+                if path.startswith(API):
+                    for operation in operations.values():
+                        operation["security"] = [{"token": []}]
+        return app.openapi_schema or {}
+
+    app.openapi = openapi  # type: ignore[method-assign]

@@ -1,0 +1,95 @@
+"""GET /system/status for people and consoles; /livez, /readyz and /metrics for machines."""
+
+from __future__ import annotations
+
+from importlib.metadata import version
+from typing import Any
+
+from fastapi import APIRouter, Request
+from prometheus_client import CONTENT_TYPE_LATEST
+from starlette.responses import Response
+
+from aegisops.names import Rung
+from aegisops.tokens import Role
+from serving.auth import authorise
+from serving.routes.http import as_json, service_of
+from serving.service import Service
+
+api = APIRouter(tags=["system"])
+probes = APIRouter(tags=["probes"])
+
+
+@api.get("/system/status", summary="State of every part")
+async def status(request: Request) -> Response:
+    """Without a token only whether the API is alive; for a viewer every dependency and model."""
+    if not request.headers.get("authorization"):
+        return as_json({"status": "alive"})
+    authorise(request, Role.VIEWER)
+    service = service_of(request)
+    redis = await service.redis_problem()
+    outbox = service.outbox
+    dependencies = {
+        "online_store": _dependency(redis),
+        "audit_log": _dependency(outbox.failure)
+        | {"waiting": outbox.depth, "capacity": service.settings.api.outbox_capacity},
+    }
+    is_well = all(d["status"] == "ok" for d in dependencies.values()) and service.healthy
+    return as_json(
+        {
+            "status": "ok" if is_well else "degraded",
+            "version": version("aegisops"),
+            "uptime_seconds": round(service.clock() - service.started_at, 1),
+            "audit_instance": service.audit.instance,
+            "dependencies": dependencies,
+            "models": _models(service),
+        }
+    )
+
+
+def _dependency(problem: str | None) -> dict[str, Any]:
+    return {"status": "ok" if problem is None else "away", "detail": problem}
+
+
+def _models(service: Service) -> list[dict[str, Any]]:
+    rows = []
+    states = service.slots.status()
+    for name in service.classes:
+        loaded, refusal = states.get(name, (None, None))
+        rows.append(
+            {
+                "machine_class": name,
+                "rung": (Rung.PRODUCTION if loaded else Rung.THRESHOLDS).value,
+                "version": loaded.version if loaded else None,
+                "digest": loaded.digest if loaded else None,
+                "loaded_at": loaded.loaded_at.isoformat() if loaded else None,
+                "refused": None
+                if refusal is None
+                else {
+                    "version": refusal.version,
+                    "reason": refusal.reason,
+                    "refused_at": refusal.refused_at.isoformat(),
+                },
+            }
+        )
+    return rows
+
+
+@probes.get("/livez", summary="Is the process alive")
+async def livez() -> Response:
+    """200 as long as the event loop turns."""
+    return as_json({"status": "alive"})
+
+
+@probes.get("/readyz", summary="Can it answer")
+async def readyz(request: Request) -> Response:
+    """200 when predictions can be answered and logged; Redis away is no reason to stop asking."""
+    service = service_of(request)
+    full = service.outbox.depth >= service.settings.api.outbox_capacity
+    is_ready = service.healthy and not full
+    return as_json({"status": "ready" if is_ready else "not ready"}, 200 if is_ready else 503)
+
+
+@probes.get("/metrics", summary="Prometheus metrics")
+async def metrics(request: Request) -> Response:
+    """Exposition text."""
+    return Response(service_of(request).metrics.render(), media_type=CONTENT_TYPE_LATEST)

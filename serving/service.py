@@ -1,0 +1,203 @@
+"""The API's parts, put together from settings, and their background work.
+
+The only place of the API that chooses implementations; tests build `Service` with their own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from aegisops.errors import ServiceUnavailable
+from aegisops.machines import MachineClass, load_classes
+from aegisops.names import FEEDBACK_TOPIC, PREDICTIONS_TOPIC
+from aegisops.online_store import AsyncOnlineStore
+from aegisops.settings import Settings
+from serving.audit import Audit
+from serving.auth import Authenticator, make_verifier
+from serving.features import FeatureReader
+from serving.feedback import FeedbackBook
+from serving.ladder import Ladder
+from serving.lake_features import LakeFeatures
+from serving.metrics import Metrics
+from serving.model_slot import ModelSlots
+from serving.outbox import Outbox, Publisher
+from serving.prediction import PredictionService
+from serving.wire import body_encoder
+
+if TYPE_CHECKING:
+    from aegisops.lake import Lake
+    from aegisops.scoring import Bundle
+
+log = logging.getLogger(__name__)
+
+PUMP_SECONDS = 0.02
+DRAIN_SECONDS = 5.0
+
+
+@dataclass
+class Service:
+    """Everything `create_app` wires to routes."""
+
+    settings: Settings
+    classes: Mapping[str, MachineClass]
+    store: AsyncOnlineStore
+    reader: FeatureReader
+    slots: ModelSlots
+    outbox: Outbox
+    audit: Audit
+    feedback: FeedbackBook
+    predictions: PredictionService
+    authenticator: Authenticator
+    metrics: Metrics
+    executor: ThreadPoolExecutor
+    clock: Callable[[], float] = time.time
+    started_at: float = field(default_factory=time.time)
+    _tasks: list[asyncio.Task[None]] = field(default_factory=list)
+
+    async def start(self) -> None:
+        """Load the models that are there, then keep following pointers and emptying the outbox."""
+        await asyncio.to_thread(self._poll_models)
+        self._tasks = [
+            asyncio.create_task(self._follow_models(), name="model slots"),
+            asyncio.create_task(self._pump(), name="outbox"),
+        ]
+
+    async def stop(self) -> None:
+        """Hand the outbox's rest to Kafka for a few seconds, then let go of everything."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        until = time.monotonic() + DRAIN_SECONDS
+        while self.outbox.depth and time.monotonic() < until and self.outbox.failure is None:
+            self.outbox.pump()
+            await asyncio.sleep(PUMP_SECONDS)
+        if self.outbox.depth:
+            log.warning("%d records stay in the outbox for the next start", self.outbox.depth)
+        self.outbox.close()
+        await self.store.aclose()
+        self.executor.shutdown(wait=False, cancel_futures=True)
+
+    @property
+    def healthy(self) -> bool:
+        """Whether the background work runs."""
+        return bool(self._tasks) and not any(task.done() for task in self._tasks)
+
+    async def redis_problem(self) -> str | None:
+        """Why the online store does not answer; None when it does."""
+        try:
+            await self.store.ping()
+        except ServiceUnavailable as error:
+            return str(error)
+        return None
+
+    async def _follow_models(self) -> None:
+        while True:
+            await asyncio.sleep(self.settings.api.model_poll_seconds)
+            await asyncio.to_thread(self._poll_models)
+
+    def _poll_models(self) -> None:
+        try:
+            self.slots.poll()
+        except Exception:
+            # The loop must outlive any surprise of the file system: without it no new model comes.
+            log.exception("model slots could not be polled")
+        for name, (loaded, _) in self.slots.status().items():
+            self.metrics.model_loaded.labels(name).set(loaded is not None)
+
+    async def _pump(self) -> None:
+        while True:
+            try:
+                self.outbox.pump()
+            except Exception:
+                log.exception("outbox round failed; trying again")
+                await asyncio.sleep(1)
+            self.metrics.outbox_depth.set(self.outbox.depth)
+            await asyncio.sleep(PUMP_SECONDS)
+
+
+def build(
+    settings: Settings,
+    *,
+    publisher: Publisher | None = None,
+    clock: Callable[[], float] = time.time,
+) -> Service:
+    """The service of these settings; nothing is sent before `start`, except to the registry.
+
+    `publisher` takes the place of the Kafka producer.
+    """
+    from aegisops import signing
+
+    metrics = Metrics()
+    classes = load_classes(settings.classes_dir)
+    store = AsyncOnlineStore.from_settings(settings.redis)
+    executor = ThreadPoolExecutor(2, thread_name_prefix="lake")
+    lake = LakeFeatures(lambda: _lake(settings), clock)
+    reader = FeatureReader(
+        store,
+        lake,
+        classes,
+        clock=clock,
+        executor=executor,
+        budget_seconds=settings.api.lake_budget_seconds,
+    )
+    public = settings.signing.public_key or signing.ensure_keys(settings.keys_dir).public
+    slots = ModelSlots(
+        settings.bundles_dir,
+        verify=lambda folder: signing.verify(folder, public),
+        load=_load_warm,
+        clock=clock,
+        refused=lambda name: metrics.bundles_refused.labels(name).inc(),
+    )
+    outbox = Outbox(
+        settings.data_dir.absolute() / "outbox",
+        publisher or _kafka(settings),
+        settings.api.outbox_capacity,
+    )
+    audit = Audit(outbox, body_encoder(PREDICTIONS_TOPIC))
+    predictions = PredictionService(
+        reader, Ladder(slots.get), audit, clock=clock, answered=metrics.answered
+    )
+    return Service(
+        settings=settings,
+        classes=classes,
+        store=store,
+        reader=reader,
+        slots=slots,
+        outbox=outbox,
+        audit=audit,
+        feedback=FeedbackBook(outbox, body_encoder(FEEDBACK_TOPIC)),
+        predictions=predictions,
+        authenticator=Authenticator(make_verifier(settings), clock),
+        metrics=metrics,
+        executor=executor,
+        clock=clock,
+        started_at=clock(),
+    )
+
+
+def _lake(settings: Settings) -> Lake:
+    from aegisops.lake import Lake
+
+    return Lake(settings.lake_root)
+
+
+def _load_warm(folder: Path) -> Bundle:
+    """A bundle that has scored once: the first call of a booster costs several times the next."""
+    from aegisops import scoring
+
+    bundle = scoring.load_bundle(folder)
+    scoring.score(bundle, np.zeros((1, len(bundle.vector))))
+    return bundle
+
+
+def _kafka(settings: Settings) -> Publisher:
+    raise NotImplementedError(settings)
