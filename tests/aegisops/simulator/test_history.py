@@ -1,4 +1,4 @@
-"""History: the same bytes every time, rows as declared, and all that a fleet does in three weeks."""
+"""History: the same bytes every time, rows as declared, all that a fleet does in three weeks."""
 
 from __future__ import annotations
 
