@@ -188,6 +188,11 @@ class OnlineStore:
             found = self._redis.mget([names.position_key(*p) for p in partitions])
         return _decode_positions(partitions, found)
 
+    def drop_positions(self, partitions: Sequence[TopicPartition]) -> None:
+        """Make the partitions' next owner rebuild them."""
+        with _translated():
+            self._redis.delete(*(names.position_key(*p) for p in partitions))
+
     def states(self, machine_ids: Sequence[str]) -> dict[str, dict[str, bytes]]:
         """Stored live state of each machine; an empty mapping where there is none."""
         states: dict[str, dict[str, bytes]] = {}

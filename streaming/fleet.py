@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 
 from aegisops.lake import Lake
 from aegisops.machines import MachineClass
+from aegisops.online_store import Machine
 from aegisops.schemas.tables import MACHINES
 
 log = logging.getLogger(__name__)
@@ -33,11 +34,17 @@ class Fleet:
         self._recheck = recheck_seconds
         self._refresh = refresh_seconds
         self._checked_at = float("-inf")
-        self._version = -1
         self.classes: dict[str, MachineClass] = {}
         """Machine id → class."""
-        self.attributes: dict[str, Attributes] = {}
+        self.machines: dict[str, Machine] = {}
+        """Machine id → its registration."""
+        self.version = -1
+        """Version of bronze/machines this is from."""
+
+    @property
+    def attributes(self) -> dict[str, Attributes]:
         """Machine id → its fixed properties."""
+        return {m: machine.attributes for m, machine in self.machines.items()}
 
     def knowing(self, machine_ids: Iterable[str]) -> Mapping[str, MachineClass]:
         """Class by machine id; the table is looked at again when an id is unknown or it is time.
@@ -58,17 +65,17 @@ class Fleet:
         """Read the table if it has a new version."""
         self._checked_at = self._clock()
         version = self._lake.version(MACHINES)
-        if version == self._version:
+        if version == self.version:
             return
         rows = (
             self._lake.scan(MACHINES, version if version >= 0 else None)
             .sort("registered_at", maintain_order=True)
-            .select("machine_id", "machine_class", "attributes")
+            .select("machine_id", "machine_class", "site", "area", "attributes")
             .unique("machine_id", keep="last")
             .collect()
         )
-        classes, attributes = {}, {}
-        for machine_id, class_name, text in rows.iter_rows():
+        classes, machines = {}, {}
+        for machine_id, class_name, site, area, text in rows.iter_rows():
             if class_name not in self._classes:
                 log.warning(
                     "machine %s has the unknown class %s; put its .toml file in the classes folder",
@@ -77,5 +84,7 @@ class Fleet:
                 )
                 continue
             classes[machine_id] = self._classes[class_name]
-            attributes[machine_id] = json.loads(text) or {}
-        self.classes, self.attributes, self._version = classes, attributes, version
+            machines[machine_id] = Machine(
+                machine_id, class_name, site, area, json.loads(text or "{}")
+            )
+        self.classes, self.machines, self.version = classes, machines, version

@@ -30,10 +30,11 @@ from aegisops.lake import Lake
 from aegisops.quality import Counters, Limits
 from aegisops.schemas.tables import DEAD_LETTERS, Table
 from streaming import routes
-from streaming.buffers import Buffers, Message, Taken, TopicPartition
+from streaming.buffers import Buffers, Message, Taken
 from streaming.decoding import Batch, Decode, decode, schema_id
 from streaming.fleet import Fleet
 from streaming.lake_metrics import LakeMetrics
+from streaming.offsets import NOTHING, app_id, topic_label
 
 log = logging.getLogger(__name__)
 
@@ -107,20 +108,6 @@ class LakeSink(BaseSink):
                 self._metrics.backpressure.inc()
                 log.warning("flush postponed by %s s: %s", RETRY_SECONDS, error)
                 raise SinkBackpressureError(RETRY_SECONDS) from error
-
-    def settled(self, partitions: list[TopicPartition]) -> dict[TopicPartition, int]:
-        """Last offset that is in every table, per partition; -1 = none."""
-        by_topic: dict[str, list[int]] = {}
-        for topic, partition in partitions:
-            by_topic.setdefault(topic, []).append(partition)
-        with self._writing:
-            return {
-                (topic, partition): offset
-                for topic, wanted in by_topic.items()
-                for partition, offset in self._stored(
-                    routes.ROUTES[topic].closing, topic, wanted
-                ).items()
-            }
 
     def _write(self, taken: Taken) -> None:
         topics: dict[str, dict[int, list[Message]]] = {}
@@ -277,7 +264,7 @@ class LakeSink(BaseSink):
         versions = {
             p: handle.transaction_version(self._app_id(table, topic, p)) for p in partitions
         }
-        return {p: -1 if version is None else version for p, version in versions.items()}
+        return {p: NOTHING if version is None else version for p, version in versions.items()}
 
     def _handle(self, table: Table) -> DeltaTable:
         if table.name not in self._handles:
@@ -289,17 +276,3 @@ class LakeSink(BaseSink):
 
     def _label(self, topic: str) -> str:
         return topic_label(topic, self._incarnations[topic])
-
-
-def app_id(table: Table, topic: str, incarnation: str, partition: int) -> str:
-    """Name of a partition's stored offset in a table's log.
-
-    Without the incarnation (cluster and topic id) a recreated topic, which starts at offset 0
-    again, would be discarded as already written.
-    """
-    return f"{table.name}/{incarnation}/{topic}/{partition}"
-
-
-def topic_label(topic: str, incarnation: str) -> str:
-    """`_topic` of rows: offsets are unique only within one incarnation of a topic."""
-    return f"{topic}@{incarnation}"
