@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import orjson
 
 from aegisops.errors import AegisError, ConfigurationError
-from aegisops.simulator.live import DEFECT_HOURS, LiveFleet, stamped
+from aegisops.simulator.live_fleet import DEFECT_HOURS, LiveFleet, stamped
 
 STEPS_PER_TURN = 20
 """Steps of a machine between two flushes while catching up: the in-memory broker holds 5 MiB a

@@ -12,7 +12,7 @@ import pytest
 from aegisops.errors import ConfigurationError
 from aegisops.names import EVENTS_TOPIC, READINGS_TOPIC
 from aegisops.simulator import FleetPlan
-from aegisops.simulator.live import LiveFleet
+from aegisops.simulator.live_fleet import LiveFleet
 from aegisops.simulator.publishing import Defect, DefectFile, Pace, defect_path, request, run
 
 PLAN = FleetPlan.ending(datetime(2025, 6, 20, 5, 30, tzinfo=UTC), machines=3, days=2)
