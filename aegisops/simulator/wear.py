@@ -21,7 +21,7 @@ from aegisops.simulator.fleet import generator as generator_of
 PLANNED = "planned"
 """Code of a planned visit; a corrective one has the failure mode's name."""
 
-_ONSET_HOURS = (420.0, 640.0, 400.0)
+_ONSET_HOURS = (360.0, 540.0, 370.0)
 _ONSET_SHAPE = (1.8, 1.4, 1.6)
 _LENGTH_SHAPE = ((3.0, 1.8), (4.0, 1.4), (4.0, 1.4))  # beta: slow defects are the rule
 _LENGTH_HOURS = ((6.0, 72.0), (3.0, 30.0), (6.0, 48.0))
