@@ -1,0 +1,94 @@
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from aegisops.embedded.processes import Child, Processes
+from aegisops.errors import Permanent, ServiceUnavailable
+
+
+def until(condition, seconds=10.0):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it never came true"
+        time.sleep(0.02)
+
+
+def python(name, code, **options):
+    return Child(name, [sys.executable, "-c", code], **options)
+
+
+WAIT = "import time; print('up', flush=True); time.sleep(60)"
+
+
+def test_a_child_that_is_killed_comes_back_as_another_process(tmp_path):
+    with Processes(tmp_path) as processes:
+        processes.start(python("worker", WAIT))
+        processes.wait_ready("worker")
+        first = processes.pids()["worker"]
+        os.kill(first, signal.SIGKILL)
+        until(lambda: processes.pids().get("worker", first) != first)
+        assert processes.restarts() == {"worker": 1}
+
+
+def test_a_child_that_may_not_restart_says_why_it_ended(tmp_path):
+    with Processes(tmp_path) as processes:
+        processes.start(
+            python("job", "raise SystemExit('no such lake')", restart=False, ready=lambda: False)
+        )
+        with pytest.raises(Permanent, match="no such lake"):
+            processes.wait_ready("job", 10)
+
+
+def test_a_child_that_is_never_ready_is_reported_with_its_log(tmp_path):
+    with Processes(tmp_path) as processes:
+        processes.start(python("slow", WAIT, ready=lambda: False))
+        until(lambda: "up" in processes.tail("slow"))
+        with pytest.raises(ServiceUnavailable, match="up"):
+            processes.wait_ready("slow", 0.2)
+
+
+def test_stop_ends_children_that_ignore_the_polite_signal_and_their_children(tmp_path):
+    code = (
+        "import signal, subprocess, sys, time\n"
+        "signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
+        "p = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)'])\n"
+        "print(p.pid, flush=True)\n"
+        "time.sleep(60)"
+    )
+    processes = Processes(tmp_path)
+    processes.start(python("stubborn", code))
+    until(lambda: processes.tail("stubborn").strip().isdigit())
+    grandchild = int(processes.tail("stubborn"))
+    processes.stop(grace=0.3)
+    assert processes.pids() == {}
+    until(lambda: not _lives(grandchild))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the kernel's parent-death signal is Linux's")
+def test_no_child_outlives_a_killed_supervisor(tmp_path):
+    code = (
+        "import sys, time; from pathlib import Path\n"
+        "from aegisops.embedded.processes import Child, Processes\n"
+        f"p = Processes(Path({str(tmp_path)!r}))\n"
+        "p.start(Child('worker', [sys.executable, '-c', 'import time; time.sleep(60)']))\n"
+        "print(p.pids()['worker'], flush=True); time.sleep(60)"
+    )
+    supervisor = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
+    worker = int(supervisor.stdout.readline())
+    supervisor.kill()
+    supervisor.wait()
+    supervisor.stdout.close()
+    until(lambda: not _lives(worker))
+
+
+def _lives(pid):
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+        return stat.rsplit(")", 1)[1].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
