@@ -59,8 +59,10 @@ class History(Protocol):
     ) -> tuple[OnlineFeatures, Counters]:
         """Features and counter levels of the machines, up to the given offsets."""
 
-    def came_by_kafka(self, machine_ids: Sequence[str], topics: Sequence[str]) -> set[str]:
-        """Which of the machines have rows in the lake from these topics."""
+    def came_by_kafka(
+        self, machine_ids: Sequence[str], upto: Mapping[TopicPartition, int]
+    ) -> set[str]:
+        """Which of the machines have rows in the lake from Kafka, up to the given offsets."""
 
 
 class FeatureSink(BaseSink):
@@ -199,16 +201,18 @@ class FeatureSink(BaseSink):
             if parts:
                 self._restore(machine_id, parts)
         if absent:
-            self._never_seen(absent)
             offsets = {p: position.offset for p, position in self._positions.items()}
+            self._never_seen(absent, offsets)
             self._load_from_lake(absent, offsets)
 
-    def _never_seen(self, machine_ids: Sequence[str]) -> None:
+    def _never_seen(
+        self, machine_ids: Sequence[str], offsets: Mapping[TopicPartition, int]
+    ) -> None:
         """Machines without memory must be new; else Redis dropped theirs, and all is suspect.
 
         The lake may lag behind the position, so the partition has to be rebuilt as a whole.
         """
-        evicted = self._history.came_by_kafka(machine_ids, TOPICS)
+        evicted = self._history.came_by_kafka(machine_ids, offsets)
         numbers = {self._partition_of(m) for m in evicted}
         partitions = [p for p in self._positions if p[1] in numbers]
         if partitions:
@@ -431,7 +435,7 @@ def _raw(judged: Judged) -> dict[str, bytes]:
 
 
 def _pack(levels: Mapping[str, Level]) -> bytes:
-    return orjson.dumps(levels)
+    return orjson.dumps({channel: list(level) for channel, level in levels.items()})
 
 
 def _unpack(blob: bytes) -> dict[str, Level]:

@@ -117,10 +117,19 @@ class LakeHistory:
         )
         return engine, counter_levels(self._lake, dict.fromkeys(machine_ids, machine_class), within)
 
-    def came_by_kafka(self, machine_ids: Sequence[str], topics: Sequence[str]) -> set[str]:
-        """Which of the machines have rows in the lake from these topics."""
+    def came_by_kafka(
+        self, machine_ids: Sequence[str], upto: Mapping[TopicPartition, int]
+    ) -> set[str]:
+        """Which of the machines have rows in the lake from Kafka, up to the given offsets."""
         mine = pl.col("machine_id").is_in(list(machine_ids))
-        by_kafka = pl.col("_topic").is_in([self._labels[t] for t in topics])
+        by_kafka = pl.any_horizontal(
+            [
+                (pl.col("_topic") == self._labels[topic])
+                & (pl.col("_partition") == partition)
+                & (pl.col("_offset") <= offset)
+                for (topic, partition), offset in upto.items()
+            ]
+        )
         frames = [_scan(self._lake, t, mine & by_kafka) for t in (READINGS, WAVEFORMS, EVENTS)]
         found = pl.concat([f.select("machine_id") for f in frames]).unique().collect()
         return set(found["machine_id"])
