@@ -11,36 +11,63 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
-Labels = npt.NDArray[np.int8]
+Labels = npt.NDArray[Any]
 
 NAN = float("nan")
 US_PER_WEEK = 7 * 24 * 3_600 * 1_000_000
 
 
+class Ranking:
+    """Rows sorted once by probability, so that each bootstrap weight costs only a sum."""
+
+    def __init__(self, y: Labels, p: Floats) -> None:
+        """`y` [n] 0 or 1, `p` [n] any score, higher = likelier."""
+        self._order = np.argsort(-p, kind="stable")
+        self._ends = np.flatnonzero(np.diff(p[self._order], append=-np.inf))
+        self._y = y[self._order].astype(np.float64)
+
+    def average_precision(self, w: Floats | None = None) -> float:
+        """Area under precision-recall as a sum of precision × recall steps.
+
+        NaN without a positive row.
+        """
+        hits, alarms = self._cumulative(w)
+        if hits[-1] == 0:
+            return NAN
+        precision = np.divide(hits, alarms, out=np.zeros_like(hits), where=alarms > 0)
+        return float(np.sum(precision * np.diff(hits, prepend=0.0)) / hits[-1])
+
+    def roc_auc(self, w: Floats | None = None) -> float:
+        """Area under the ROC curve; ties count half. NaN without both outcomes."""
+        hits, alarms = self._cumulative(w)
+        negatives = alarms[-1] - hits[-1]
+        if hits[-1] == 0 or negatives == 0:
+            return NAN
+        tpr = np.concatenate(([0.0], hits / hits[-1]))
+        fpr = np.concatenate(([0.0], (alarms - hits) / negatives))
+        return float(np.trapezoid(tpr, fpr))
+
+    def _cumulative(self, w: Floats | None) -> tuple[Floats, Floats]:
+        """Weighted hits and alarms at each distinct threshold, from the highest down."""
+        weight = np.ones(len(self._y)) if w is None else w[self._order]
+        return np.cumsum(weight * self._y)[self._ends], np.cumsum(weight)[self._ends]
+
+
 def average_precision(y: Labels, p: Floats, w: Floats | None = None) -> float:
-    """Area under precision-recall as sum of precision × recall steps; NaN without a positive."""
-    hits, alarms, total, _ = _cumulative(y, p, w)
-    if total == 0:
-        return NAN
-    precision = np.divide(hits, alarms, out=np.zeros_like(hits), where=alarms > 0)
-    return float(np.sum(precision * np.diff(hits, prepend=0.0)) / total)
+    """See `Ranking.average_precision`."""
+    return Ranking(y, p).average_precision(w)
 
 
 def roc_auc(y: Labels, p: Floats, w: Floats | None = None) -> float:
-    """Area under the ROC curve; ties count half. NaN without both outcomes."""
-    hits, alarms, total, everything = _cumulative(y, p, w)
-    negatives = everything - total
-    if total == 0 or negatives == 0:
-        return NAN
-    tpr = np.concatenate(([0.0], hits / total))
-    fpr = np.concatenate(([0.0], (alarms - hits) / negatives))
-    return float(np.trapezoid(tpr, fpr))
+    """See `Ranking.roc_auc`."""
+    return Ranking(y, p).roc_auc(w)
 
 
 def brier(y: Labels, p: Floats, w: Floats | None = None) -> float:
@@ -97,16 +124,6 @@ def best_f1_threshold(y: Labels, p: Floats) -> float:
     best = ends[int(np.argmax(f1))]
     below = p[best + 1] if best + 1 < len(p) else p[best]
     return float((p[best] + below) / 2)
-
-
-def _cumulative(y: Labels, p: Floats, w: Floats | None) -> tuple[Floats, Floats, float, float]:
-    """Weighted hits and alarms at each distinct threshold from the highest down; totals."""
-    weight = np.ones(len(y)) if w is None else w
-    order = np.argsort(-p, kind="stable")
-    ends = np.flatnonzero(np.diff(p[order], append=-np.inf))
-    hits = np.cumsum((weight * y)[order])[ends]
-    alarms = np.cumsum(weight[order])[ends]
-    return hits, alarms, float((weight * y).sum()), float(weight.sum())
 
 
 @dataclass(frozen=True, slots=True)
