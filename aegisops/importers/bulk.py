@@ -2,8 +2,8 @@
 
 Rows carry `_topic = import/<name>` and the running number of the message they would have been.
 Each commit holds the last number as a Delta app transaction, whose name contains a digest of the
-content: the same import again, or again after a crash, adds nothing; other content under the same
-name is refused.
+content: the same import again, or again after a crash, adds nothing; readings that are already in
+the lake from elsewhere are refused.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import numpy as np
 import orjson
 import polars as pl
 
-from aegisops.errors import ConfigurationError
+from aegisops.importers.doubles import refuse_doubles
 from aegisops.importers.messages import reading_messages
 from aegisops.importers.reader import Imported
 from aegisops.importers.registration import register
@@ -56,7 +56,7 @@ def append_history(
 
     Values outside a channel's limits, jumping counters and future times go to
     bronze/dead_letters with the reason, as they would from Kafka. `now_us`: arrival time, µs UTC.
-    Raises `ConfigurationError` when other content was already imported under this name, and
+    Raises `ConfigurationError` when the lake has these readings from elsewhere, and
     `Conflict` when another writer is at it: call again.
     """
     return _Append(lake, imported, now_us, tell or _silent, messages_per_commit).run()
@@ -77,8 +77,8 @@ class _Append:
         self._fleet: Fleet = dict.fromkeys(machines, imported.machine_class)
 
     def run(self) -> Appended:
-        for table in (READINGS, EVENTS):
-            self._refuse_other_content(table)
+        if self._stored(READINGS) < 0:
+            refuse_doubles(self._lake, self._imported)
         machines = register(self._lake, self._imported.machines, self._now_us)
         messages = reading_messages(self._imported.readings, self._now_us).with_columns(
             arrived_us=pl.lit(self._now_us), _offset=pl.int_range(pl.len(), dtype=pl.Int64)
@@ -86,17 +86,6 @@ class _Append:
         readings, bad_readings = self._readings(messages)
         events, bad_events = self._events(messages.height)
         return Appended(machines, readings, events, bad_readings + bad_events)
-
-    def _refuse_other_content(self, table: Table) -> None:
-        if self._stored(table) >= 0:
-            return
-        there = self._lake.scan(table).filter(pl.col("_topic") == self._topic)
-        count = there.select(pl.len()).collect().item()
-        if count:
-            raise ConfigurationError(
-                f"{table.name} already holds {count:,} rows imported as {self._imported.name!r} "
-                "from other content; give the mapping another name, and leave out what is there"
-            )
 
     def _readings(self, messages: pl.DataFrame) -> tuple[int, int]:
         added = rejected = 0
