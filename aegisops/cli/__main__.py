@@ -1,0 +1,5 @@
+"""`python -m aegisops.cli` is `aegisops`."""
+
+from aegisops.cli import app
+
+app()

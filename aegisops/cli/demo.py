@@ -1,0 +1,197 @@
+"""`aegisops demo`: a simulated fleet, from first reading to explained predictions.
+
+    services ─┬─ history ─┬─ assets: tiles → features → labels → model → promotion ─┬─ ask
+              └─ UI       └─ lake writer, feature worker, live readings, API        ┘
+
+The data folder is new at every start (docs/adr/0006): half-finished runs cannot be continued
+wrongly.
+"""
+
+from __future__ import annotations
+
+import json as jsonlib
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from aegisops.cli import output, runs
+
+if TYPE_CHECKING:
+    from aegisops.cli.stack import Stack
+    from aegisops.settings import Settings
+
+SHOWN = 8
+ANSWER_SECONDS = 60.0
+MACHINE_CLASS = "cnc_spindle"
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command()(demo)
+
+
+def demo(
+    *,
+    once: Annotated[bool, typer.Option("--once", help="Stop after the result.")] = False,
+    json: Annotated[
+        Path | None, typer.Option("--json", help="File for the result as JSON.")
+    ] = None,
+    machines: Annotated[int, typer.Option(min=3, help="Machines in the fleet.")] = 20,
+    days: Annotated[float, typer.Option(min=7, help="Days of history.")] = 21,
+    seed: Annotated[int, typer.Option(help="Same seed, same fleet.")] = 7,
+) -> None:
+    """Run the whole system on a simulated fleet and print the riskiest machines.
+
+    Starts from an empty data folder (.aegis/demo) and keeps running until Ctrl-C, which stops
+    everything. Afterwards the folder stays for `aegisops sql` until the next demo.
+    """
+    from aegisops.settings import Settings
+
+    base = runs.base_dir()
+    _stop_on_sigterm()
+    with runs.hold(base):
+        folder = base / "demo"
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        settings = Settings()
+        settings = settings.model_copy(update={"data_dir": folder, "lake_url": ""})
+        try:
+            _run(base, settings, once=once, json=json, fleet=(machines, days, seed))
+        except KeyboardInterrupt:
+            output.note("stopped")
+            if once:
+                raise typer.Exit(130) from None
+
+
+def _run(
+    base: Path,
+    settings: Settings,
+    *,
+    once: bool,
+    json: Path | None,
+    fleet: tuple[int, float, int],
+) -> None:
+    from aegisops.cli.stack import Stack
+
+    watch = _Watch()
+    machines, days, seed = fleet
+    with Stack(settings) as stack:
+        for line in stack.moved:
+            output.note(f"[yellow]note[/] {line}")
+        with watch.step("services: Kafka broker, Redis, schema registry"):
+            stack.start_services()
+        run = runs.Run(
+            os.getpid(), "demo", str(settings.data_dir), runs.as_environment(stack.settings)
+        )
+        run.urls = stack.urls
+        run.save(base)
+        with watch.step(f"history: {machines} machines, {days:g} days"):
+            options = ["--machines", machines, "--days", days, "--seed", seed, "--json"]
+            _child(stack, "aegisops.cli", "simulate", "--data-dir", settings.data_dir, *options)
+        stack.start_lake_writer()
+        stack.start_feature_worker()
+        stack.start_simulator()
+        with watch.step("assets: tiles, features, labels, training, validation, promotion"):
+            trained = _child(stack, "aegisops_assets.materialize", "--class", MACHINE_CLASS)
+        stack.start_api()
+        with watch.step("API: model, features and an answer for every machine"):
+            stack.wait_for_api()
+            answers = _ask(stack, machines)
+        stack.start_dagster()
+        run.processes = stack.pids()
+        result = {
+            "machines": machines,
+            "days": days,
+            "seed": seed,
+            "predictions": answers,
+            "training": trained,
+            "urls": stack.urls,
+            "data_dir": str(settings.data_dir),
+            "seconds": watch.seconds,
+        }
+        if json is not None:
+            output.as_json(result, json)
+        run.ready = True
+        run.save(base)
+        _show(answers, stack.urls)
+        if not once:
+            stack.wait_for_dagster()
+            output.note("running; Ctrl-C stops everything")
+            threading.Event().wait()
+
+
+def _show(answers: list[dict[str, Any]], urls: dict[str, str]) -> None:
+    title = f"Riskiest of {len(answers)} machines"
+    output.results.print(output.predictions_table(title, answers[:SHOWN]))
+    output.say(f"API:     {urls['API']}/docs   (token: aegisops token)")
+    output.say(f"Dagster: {urls['Dagster']}")
+    output.say('SQL:     aegisops sql -c "SELECT * FROM risk_ranking"')
+
+
+def _ask(stack: Stack, machines: int) -> list[dict[str, Any]]:
+    """Answers for the whole fleet, as soon as the model gives one for every machine."""
+    from aegisops.cli.api import Api
+    from aegisops.errors import ServiceUnavailable
+
+    api = Api(stack.settings)
+    until = time.monotonic() + ANSWER_SECONDS
+    while True:
+        answers = api.predict_fleet(all=True)
+        good = [a for a in answers if a["served_by"] == "production" and a["source"] == "cache"]
+        if len(good) == machines:
+            return answers
+        if time.monotonic() > until:
+            causes = sorted({f"{a['cause']}: {a['detail']}" for a in answers if a not in good})
+            raise ServiceUnavailable(
+                f"after {ANSWER_SECONDS:g} s only {len(good)} of {machines} machines have an "
+                f"answer of the model over live features ({'; '.join(causes) or 'no machines'}); "
+                f"see the logs in {stack.settings.data_dir}/logs"
+            )
+        time.sleep(0.3)
+
+
+def _child(stack: Stack, module: str, *arguments: object) -> Any:  # noqa: ANN401 - JSON
+    """JSON that a child prints; it shows its own progress on our stderr."""
+    command = [sys.executable, "-m", module, *map(str, arguments)]
+    done = subprocess.run(
+        command, env=os.environ | stack.environment, stdout=subprocess.PIPE, text=True, check=False
+    )
+    if done.returncode:
+        output.fail(f"{module} ended with exit code {done.returncode}; the lines above say why")
+        raise typer.Exit(done.returncode)
+    return jsonlib.loads(done.stdout)
+
+
+class _Watch:
+    """Times the steps and says when each begins and ends."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        self._started = time.monotonic()
+
+    @contextmanager
+    def step(self, what: str) -> Iterator[None]:
+        begun = time.monotonic()
+        output.note(f"[dim]{begun - self._started:5.1f} s[/]  {what}")
+        yield
+        self.seconds[what.partition(":")[0]] = round(time.monotonic() - begun, 2)
+        self.seconds["total"] = round(time.monotonic() - self._started, 2)
+
+
+def _stop_on_sigterm() -> None:
+    """`aegisops down` ends a run the way Ctrl-C does."""
+
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, stop)

@@ -1,0 +1,246 @@
+"""One running stack: embedded services and the apps around them, in the order they depend.
+
+Children are started from the main thread only: the kernel ends a child with the *thread* that
+started it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Self
+from urllib.parse import urlsplit
+from urllib.request import urlopen
+
+from aegisops.cli import runs
+from aegisops.cli.ports import with_free_ports
+from aegisops.errors import ServiceUnavailable
+
+if TYPE_CHECKING:
+    from aegisops.embedded.processes import Processes
+    from aegisops.settings import Settings
+
+READY_SECONDS = 90.0
+DRAIN_SECONDS = 15.0
+ROOT = Path(__file__).resolve().parents[2]
+DAGSTER_FILES = ("workspace.yaml", "dagster.yaml")
+
+
+class Stack:
+    """Broker in this process, everything else as children. A context manager that stops it all.
+
+    Data services and writers outlive the apps in front of them, so that what an app said last
+    still reaches the lake.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        """Nothing starts yet. `moved` then says which ports had to change."""
+        from aegisops.embedded.processes import Processes
+
+        self.settings, self.moved = with_free_ports(settings)
+        logs = settings.data_dir.absolute() / "logs"
+        self._behind = Processes(logs)
+        self._front = Processes(logs)
+        self._broker = contextlib.ExitStack()
+        self._writes_to_lake = False
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    @property
+    def urls(self) -> dict[str, str]:
+        """Where people look."""
+        host = self.settings.api.host
+        return {
+            "API": f"http://{host}:{self.settings.api.port}",
+            "Dagster": f"http://127.0.0.1:{self.settings.dagster.port}",
+        }
+
+    def pids(self) -> dict[str, int]:
+        """Name → process id of every child that lives."""
+        return self._behind.pids() | self._front.pids()
+
+    def start_services(self, *, redis: bool = True) -> None:
+        """Broker with its topics, Redis and the schema registry; ready when this returns.
+
+        With AEGIS_KAFKA__IN_MEMORY=false the configured services are used instead.
+        """
+        if not self.settings.kafka.in_memory:
+            from aegisops.bus import ensure_topics
+
+            ensure_topics(self.settings.kafka)
+            return
+        from aegisops import names
+        from aegisops.embedded import redis_server
+        from aegisops.embedded.broker import InMemoryBroker
+
+        registry = urlsplit(self.settings.registry.url)
+        redis_port = urlsplit(self.settings.redis.url).port or 0
+        self._start(
+            self._behind,
+            "schema-registry",
+            [sys.executable, "-m", "aegisops.embedded.schema_registry"],
+            _answers(f"{registry.scheme}://{registry.netloc}/subjects"),
+        )
+        if redis:
+            self._start(
+                self._behind,
+                "redis",
+                redis_server.command(redis_port),
+                lambda: redis_server.answers(redis_port),
+            )
+        broker = self._broker.enter_context(InMemoryBroker())
+        for topic in names.TOPICS:
+            broker.create_topic(topic, names.PARTITIONS)
+        kafka = self.settings.kafka.model_copy(
+            update={"bootstrap": broker.bootstrap, "cluster_id": broker.incarnation}
+        )
+        self.settings = self.settings.model_copy(update={"kafka": kafka})
+        if redis:
+            self._behind.wait_ready("redis", READY_SECONDS)
+        self._behind.wait_ready("schema-registry", READY_SECONDS)
+
+    def start_lake_writer(self) -> None:
+        """Kafka → Delta."""
+        self._writes_to_lake = True
+        self._module(self._behind, "lake-writer", "streaming.lake_writer")
+
+    def start_feature_worker(self) -> None:
+        """Kafka → Redis."""
+        self._module(self._behind, "feature-worker", "streaming.feature_worker")
+
+    def start_api(self) -> None:
+        """The prediction API; ready when `wait_for_api` returns."""
+        self._module(self._front, "api", "serving", f"{self.urls['API']}/readyz")
+
+    def start_simulator(self) -> None:
+        """Live readings of the simulated fleet that the lake holds."""
+        self._module(self._front, "simulator", "aegisops.simulator.live")
+
+    def start_dagster(self) -> None:
+        """The Dagster UI over this data folder; its daemon runs schedules and sensors."""
+        home = prepare_dagster_home(self.settings)
+        environment = {"DAGSTER_HOME": str(home), "DAGSTER_DISABLE_TELEMETRY": "yes"}
+        workspace = ["-w", str(ROOT / "workspace.yaml")]
+        program = str(Path(sys.executable).with_name("dagster-webserver"))
+        self._start(
+            self._front,
+            "dagster",
+            # Lowest priority: nobody looks at it before the result is there.
+            [
+                "nice",
+                "-n",
+                "15",
+                program,
+                *workspace,
+                "-h",
+                "127.0.0.1",
+                "-p",
+                str(self.settings.dagster.port),
+            ],
+            _answers(f"{self.urls['Dagster']}/server_info"),
+            environment,
+        )
+
+    def wait_for_api(self) -> None:
+        """Return when the API answers. Raises with the end of its log."""
+        self._front.wait_ready("api", READY_SECONDS)
+
+    def wait_for_dagster(self) -> None:
+        """Return when the UI answers. Raises with the end of its log."""
+        self._front.wait_ready("dagster", READY_SECONDS)
+
+    def stop(self) -> None:
+        """Stop apps, let the lake writer take what is in Kafka, then stop the rest."""
+        self._front.stop()
+        if (
+            self._writes_to_lake
+            and self.settings.kafka.in_memory
+            and self.pids().get("lake-writer")
+        ):
+            self._drain()
+        self._behind.stop()
+        self._broker.close()
+
+    def _drain(self) -> None:
+        """The in-memory broker forgets: wait, not for ever, until the lake has everything."""
+        from aegisops import names
+        from aegisops.bus import lag
+
+        until = time.monotonic() + DRAIN_SECONDS
+        with contextlib.suppress(ServiceUnavailable):
+            while time.monotonic() < until:
+                behind = sum(
+                    sum(lag(self.settings.kafka, names.LAKE_WRITER_APP, topic).values())
+                    for topic in names.TOPICS
+                )
+                if not behind:
+                    return
+                time.sleep(0.2)
+
+    def _module(self, group: Processes, name: str, module: str, url: str | None = None) -> None:
+        self._start(group, name, [sys.executable, "-m", module], _answers(url) if url else None)
+
+    def _start(
+        self,
+        group: Processes,
+        name: str,
+        command: list[str],
+        ready: Callable[[], bool] | None = None,
+        extra: dict[str, str] | None = None,
+    ) -> None:
+        from aegisops.embedded.processes import Child
+
+        environment = self.environment | (extra or {})
+        group.start(Child(name, command, environment, ready))
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """AEGIS_ variables of every child, and what keeps libraries quiet and small."""
+        return runs.as_environment(self.settings) | {
+            "DO_NOT_TRACK": "1",
+            "MLFLOW_DISABLE_TELEMETRY": "true",
+            "PYTHONUNBUFFERED": "1",
+        }
+
+
+def prepare_dagster_home(settings: Settings) -> Path:
+    """DAGSTER_HOME under the data folder, with the checkout's instance configuration."""
+    home = settings.data_dir.absolute() / "dagster"
+    home.mkdir(parents=True, exist_ok=True)
+    (home / "dagster.yaml").write_text((ROOT / "dagster.yaml").read_text())
+    return home
+
+
+def _answers(url: str) -> Callable[[], bool]:
+    def ask() -> bool:
+        try:
+            with urlopen(url, timeout=1) as answer:  # noqa: S310 - http on loopback
+                return bool(answer.status < 400)  # noqa: PLR2004
+        except OSError:
+            return False
+
+    return ask
+
+
+@contextlib.contextmanager
+def serving_only(data_dir: Path) -> Iterator[Settings]:
+    """The API over a kept data folder, for the moment; features are computed from the lake."""
+    from aegisops.settings import Settings
+
+    classes = data_dir / "classes"
+    base = Settings(data_dir=data_dir)
+    if classes.is_dir() and base.classes_dir is None:
+        base = base.model_copy(update={"classes_dir": classes})
+    with runs.hold(data_dir), Stack(base) as stack:
+        stack.start_services()
+        stack.start_lake_writer()  # the answers' audit records belong into the kept lake
+        stack.start_api()
+        stack.wait_for_api()
+        yield stack.settings
