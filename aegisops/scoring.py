@@ -173,16 +173,18 @@ def score(bundle: Bundle, vectors: npt.ArrayLike) -> Scores:
             "vector_shape",
             f"vectors of shape {data.shape}; {bundle.feature_set} has {len(bundle.vector)} inputs",
         )
-    margin = margins(bundle.failure, data)
-    # The names were checked at load; checking them per request costs more than the trees.
+    # One matrix for all three calls: making one costs as much as the trees of a single row. The
+    # names were checked at load; checking them per request costs more than the trees.
     matrix = xgb.DMatrix(data, nthread=1)
+    raw = bundle.failure.predict(matrix, output_margin=True, validate_features=False)
+    margin = raw.astype(np.float64)
     parts = bundle.failure.predict(matrix, pred_contribs=True, validate_features=False)
     parts = parts.astype(np.float64)
     return Scores(
         probability=calibrate(bundle, margin),
         contributions=parts[:, :-1],
         bias=parts[:, -1],
-        mode_probability=_mode_probability(bundle, data),
+        mode_probability=_mode_probability(bundle, matrix),
         margin=margin,
     )
 
@@ -203,8 +205,9 @@ def calibrate(bundle: Bundle, margin: Floats) -> Floats:
     return np.interp(margin, *bundle.knots)
 
 
-def _mode_probability(bundle: Bundle, data: npt.NDArray[np.float32]) -> Floats:
+def _mode_probability(bundle: Bundle, matrix: xgb.DMatrix) -> Floats:
+    rows = matrix.num_row()
     if bundle.mode_booster is None:
-        return np.zeros((len(data), 0))
-    raw = bundle.mode_booster.inplace_predict(data, validate_features=False)
-    return np.asarray(raw, dtype=np.float64).reshape(len(data), len(bundle.modes))
+        return np.zeros((rows, 0))
+    raw = bundle.mode_booster.predict(matrix, validate_features=False)
+    return np.asarray(raw, dtype=np.float64).reshape(rows, len(bundle.modes))

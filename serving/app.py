@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from importlib.metadata import version
 from typing import Any
 
 from fastapi import FastAPI
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
+from aegisops import __version__
 from serving import problem
 from serving.contract import BatchRequest, FeedbackRequest, PredictRequest, ProblemDocument
 from serving.headers import SecurityHeaders
@@ -36,7 +36,7 @@ def create_app(service: Service) -> FastAPI:
 
     app = FastAPI(
         title="AegisOps API",
-        version=version("aegisops"),
+        version=__version__,
         description=_DESCRIPTION,
         docs_url=None,
         redoc_url=None,

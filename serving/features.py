@@ -83,6 +83,8 @@ class FeatureReader:
         self._registrations: dict[str, tuple[float, Machine]] = {}
         self._fleet: tuple[float, Mapping[str, Machine]] = (float("-inf"), {})
         self._computed: dict[str, tuple[float, Vector | Unusable]] = {}
+        self._wanted: dict[str, asyncio.Future[FeatureVector | None]] = {}
+        self._fetching: asyncio.Task[None] | None = None
         self._running: dict[tuple[str | int, ...], asyncio.Task[dict[str, Vector | Unusable]]] = {}
 
     # --- registrations ----------------------------------------------------------------------------
@@ -152,7 +154,11 @@ class FeatureReader:
 
     async def vector(self, machine: Machine, at: At = "now") -> Vector | Unusable:
         """The machine's vector as of `at`, or why there is none."""
-        return (await self.vectors([machine], at))[0]
+        if not isinstance(at, str):
+            return (await self._on_demand([machine], at))[machine.machine_id]
+        found = await self._fetch(machine.machine_id)
+        cached = self._cached(machine, found, at)
+        return cached or (await self._on_demand([machine], at))[machine.machine_id]
 
     async def vectors(self, machines: Sequence[Machine], at: At = "now") -> list[Vector | Unusable]:
         """Vectors in the order of `machines`: one round trip, then the lake for what is missing."""
@@ -169,6 +175,36 @@ class FeatureReader:
             answer or computed[machine.machine_id]
             for machine, answer in zip(machines, answers, strict=True)
         ]
+
+    async def _fetch(self, machine_id: str) -> FeatureVector | None:
+        """One machine's stored vector; questions asked while a read is under way share the next.
+
+        A read costs 0.2 ms whether for one machine or a dozen.
+        """
+        wanted = self._wanted.get(machine_id)
+        if wanted is None:
+            wanted = self._wanted[machine_id] = asyncio.get_running_loop().create_future()
+        if self._fetching is None:
+            self._fetching = asyncio.create_task(self._fetch_wanted())
+        return await asyncio.shield(wanted)
+
+    async def _fetch_wanted(self) -> None:
+        try:
+            while self._wanted:
+                wanted, self._wanted = self._wanted, {}
+                try:
+                    found = await self._store.features_of(list(wanted))
+                except ServiceUnavailable as error:
+                    log.warning("features are read from the lake: %s", error)
+                    found = {}
+                except BaseException:
+                    for future in wanted.values():
+                        future.cancel()
+                    raise
+                for machine_id, future in wanted.items():
+                    future.set_result(found.get(machine_id))
+        finally:
+            self._fetching = None
 
     def _cached(self, machine: Machine, found: FeatureVector | None, at: At) -> Vector | None:
         """The store's vector if it may be used as it is."""

@@ -175,13 +175,14 @@ def _explained(
 def _contribution(
     reason: explain.Reason, normals: Mapping[str, Mapping[str, float]]
 ) -> dict[str, Any]:
+    normal = normals.get(reason.feature)
     return {
         "feature": reason.feature,
         "title": reason.title,
         "value": reason.value,
         "text": reason.text,
         "unit": reason.unit,
-        "normal_range": normals.get(reason.feature),
+        "normal_range": normal if normal and None not in normal.values() else None,
         "contribution": reason.contribution,
     }
 

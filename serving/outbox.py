@@ -36,6 +36,9 @@ class OutboxFull(Retryable):
 class Publisher(Protocol):
     """What the outbox needs of a Kafka producer. Reports may come on any thread."""
 
+    def prepare(self) -> None:
+        """Do what may block (the registry); `Retryable` while that is away."""
+
     def publish(
         self, topic: str, key: str, value: bytes, done: Callable[[Exception | None], None]
     ) -> None:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from aegisops.errors import ServiceUnavailable
+from aegisops.errors import AegisError, ServiceUnavailable
 from aegisops.machines import MachineClass, load_classes
 from aegisops.names import FEEDBACK_TOPIC, PREDICTIONS_TOPIC
 from aegisops.online_store import AsyncOnlineStore
@@ -31,15 +31,18 @@ from serving.metrics import Metrics
 from serving.model_slot import ModelSlots
 from serving.outbox import Outbox, Publisher
 from serving.prediction import PredictionService
-from serving.wire import body_encoder
+from serving.wire import KafkaPublisher, body_encoder
 
 if TYPE_CHECKING:
+    from aegisops.bus import Producer
     from aegisops.lake import Lake
+    from aegisops.schema_registry import SchemaRegistry
     from aegisops.scoring import Bundle
 
 log = logging.getLogger(__name__)
 
 PUMP_SECONDS = 0.02
+PREPARE_SECONDS = 1.0
 DRAIN_SECONDS = 5.0
 
 
@@ -53,6 +56,7 @@ class Service:
     reader: FeatureReader
     slots: ModelSlots
     outbox: Outbox
+    publisher: Publisher
     audit: Audit
     feedback: FeedbackBook
     predictions: PredictionService
@@ -104,6 +108,17 @@ class Service:
             await asyncio.sleep(self.settings.api.model_poll_seconds)
             await asyncio.to_thread(self._poll_models)
 
+    def _prepare_publisher(self) -> bool:
+        try:
+            self.publisher.prepare()
+        except AegisError as error:
+            if self.outbox.failure is None:
+                log.warning("records wait in the outbox: %s", error)
+            self.outbox.failure = str(error)
+            return False
+        self.outbox.failure = None
+        return True
+
     def _poll_models(self) -> None:
         try:
             self.slots.poll()
@@ -114,6 +129,9 @@ class Service:
             self.metrics.model_loaded.labels(name).set(loaded is not None)
 
     async def _pump(self) -> None:
+        while not await asyncio.to_thread(self._prepare_publisher):
+            self.metrics.outbox_depth.set(self.outbox.depth)
+            await asyncio.sleep(PREPARE_SECONDS)
         while True:
             try:
                 self.outbox.pump()
@@ -157,10 +175,9 @@ def build(
         clock=clock,
         refused=lambda name: metrics.bundles_refused.labels(name).inc(),
     )
+    publisher = publisher or _kafka(settings)
     outbox = Outbox(
-        settings.data_dir.absolute() / "outbox",
-        publisher or _kafka(settings),
-        settings.api.outbox_capacity,
+        settings.data_dir.absolute() / "outbox", publisher, settings.api.outbox_capacity
     )
     audit = Audit(outbox, body_encoder(PREDICTIONS_TOPIC))
     predictions = PredictionService(
@@ -173,6 +190,7 @@ def build(
         reader=reader,
         slots=slots,
         outbox=outbox,
+        publisher=publisher,
         audit=audit,
         feedback=FeedbackBook(outbox, body_encoder(FEEDBACK_TOPIC)),
         predictions=predictions,
@@ -200,4 +218,14 @@ def _load_warm(folder: Path) -> Bundle:
 
 
 def _kafka(settings: Settings) -> Publisher:
-    raise NotImplementedError(settings)
+    def producer() -> Producer:
+        from aegisops.bus import Producer
+
+        return Producer(settings.kafka)
+
+    def registry() -> SchemaRegistry:
+        from aegisops.schema_registry import SchemaRegistry
+
+        return SchemaRegistry(settings)
+
+    return KafkaPublisher(producer, registry)

@@ -6,36 +6,55 @@ the API must start and answer while the registry is away.
 
 from __future__ import annotations
 
-import io
-import json
 from collections.abc import Callable, Mapping
-from importlib.resources import files
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from aegisops.names import FEEDBACK_TOPIC, PREDICTIONS_TOPIC
+from aegisops.errors import ServiceUnavailable
+from aegisops.names import FEEDBACK_TOPIC, PREDICTIONS_TOPIC, subject
+from aegisops.schemas import avro
 
-SCHEMAS = {PREDICTIONS_TOPIC: "predictions", FEEDBACK_TOPIC: "feedback"}
+if TYPE_CHECKING:
+    from aegisops.bus import Producer
+    from aegisops.schema_registry import SchemaRegistry
 
-
-def schema_text(topic: str) -> str:
-    """The .avsc of a topic's records."""
-    return files("aegisops.schemas").joinpath(f"{SCHEMAS[topic]}.avsc").read_text("utf-8")
+TOPICS = (PREDICTIONS_TOPIC, FEEDBACK_TOPIC)
 
 
 def body_encoder(topic: str) -> Callable[[Mapping[str, Any]], bytes]:
-    """Encoder of a topic's records to Avro bodies, without frame."""
-    import fastavro
-
-    schema = fastavro.parse_schema(json.loads(schema_text(topic)))
-
-    def encode(record: Mapping[str, Any]) -> bytes:
-        buffer = io.BytesIO()
-        fastavro.schemaless_writer(buffer, schema, record)
-        return buffer.getvalue()
-
-    return encode
+    """Encoder of a topic's records to Avro bodies; raises `BadInput` for one that does not fit."""
+    return lambda record: avro.unframe(avro.encode(topic, record, 0))[1]
 
 
-def frame(schema_id: int, body: bytes) -> bytes:
-    """Confluent framing: magic byte 0, schema id, body."""
-    return b"\0" + schema_id.to_bytes(4, "big") + body
+class KafkaPublisher:
+    """Frames bodies with the registered schema's id and hands them to the producer."""
+
+    def __init__(
+        self, producer: Callable[[], Producer], registry: Callable[[], SchemaRegistry]
+    ) -> None:
+        """Both are made at `prepare`, so that nothing is opened before the API starts."""
+        self._make_producer = producer
+        self._make_registry = registry
+        self._producer: Producer | None = None
+        self._ids: dict[str, int] = {}
+
+    def prepare(self) -> None:
+        """Register the contracts (blocking); `Retryable` while the registry is away."""
+        registry = self._make_registry()
+        for topic in TOPICS:
+            if topic not in self._ids:
+                self._ids[topic] = registry.register(subject(topic), avro.contract(topic).text)
+        if self._producer is None:
+            self._producer = self._make_producer()
+
+    def publish(
+        self, topic: str, key: str, value: bytes, done: Callable[[Exception | None], None]
+    ) -> None:
+        """Hand over one body; `Retryable` when the producer's queue is full or nothing is ready."""
+        if self._producer is None:
+            raise ServiceUnavailable("the schema registry has not answered yet")
+        self._producer.publish(topic, key, avro.frame(self._ids[topic], value), done)
+
+    def poll(self) -> None:
+        """Serve delivery reports without waiting."""
+        if self._producer is not None:
+            self._producer.poll()

@@ -40,7 +40,7 @@ async def machines(request: Request, principal: Viewer) -> Response:
 @router.get(
     "/health/{machine_id}",
     summary="Health score of one machine and its parts",
-    responses={200: {"model": Health}, **documented_errors("unknown-machine")},
+    responses={200: {"model": Health}, **documented_errors("unknown-machine", "invalid")},
 )
 async def machine_health(machine_id: str, request: Request, principal: Viewer) -> Response:
     """0 (failing) to 100 (sound): the worst of its parts. Null when nothing is known, with why."""

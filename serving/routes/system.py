@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from importlib.metadata import version
 from typing import Any
 
 from fastapi import APIRouter, Request
 from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.responses import Response
 
+from aegisops import __version__
 from aegisops.names import Rung
 from aegisops.tokens import Role
 from serving.auth import authorise
@@ -37,7 +37,7 @@ async def status(request: Request) -> Response:
     return as_json(
         {
             "status": "ok" if is_well else "degraded",
-            "version": version("aegisops"),
+            "version": __version__,
             "uptime_seconds": round(service.clock() - service.started_at, 1),
             "audit_instance": service.audit.instance,
             "dependencies": dependencies,

@@ -1,0 +1,199 @@
+"""A whole API on real parts: redis-server, a signed bundle, an outbox; Kafka by a small recorder."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+import xgboost as xgb
+
+from aegisops import signing
+from aegisops.embedded.redis_server import RedisServer
+from aegisops.machines import MachineClass, load_class
+from aegisops.names import features_key, machine_key
+from aegisops.online_store import FeatureVector, Machine, OnlineStore, connect
+from aegisops.scoring import bundle_digest
+from aegisops.settings import ApiSettings, RedisSettings, Settings
+from aegisops.tokens import mint
+from serving.app import create_app
+from serving.outbox import Outbox
+from serving.service import Service, build
+
+SPINDLE = load_class("cnc_spindle")
+WORN, SOUND = 9.0, 2.0
+
+
+@dataclass
+class Recorder:
+    """A producer that delivers at once, or not at all."""
+
+    sent: list[tuple[str, str, bytes]] = field(default_factory=list)
+    failure: Exception | None = None
+
+    def prepare(self) -> None:
+        pass
+
+    def publish(
+        self, topic: str, key: str, value: bytes, done: Callable[[Exception | None], None]
+    ) -> None:
+        if self.failure is None:
+            self.sent.append((topic, key, value))
+        done(self.failure)
+
+    def poll(self) -> None:
+        pass
+
+
+def write_bundle(
+    settings: Settings, machine_class: MachineClass = SPINDLE, version: str = "1", trees: int = 20
+) -> Path:
+    """A signed bundle whose risk follows vibration RMS; not yet promoted."""
+    rng = np.random.default_rng(int(version))
+    width = len(machine_class.vector)
+    x = rng.normal(size=(400, width)).astype(np.float32)
+    x[:, machine_class.vector.index("vibration_rms_1h")] = rng.uniform(1, 10, 400)
+    y = (x[:, machine_class.vector.index("vibration_rms_1h")] > 6).astype(float)
+    data = xgb.DMatrix(x, y, feature_names=list(machine_class.vector))
+    params = {"objective": "binary:logistic", "max_depth": 4, "nthread": 1}
+    failure = xgb.train(params, data, trees)
+    modes = sorted(machine_class.failure_modes)
+    many = xgb.DMatrix(
+        x, np.stack([y, *([1 - y] * (len(modes) - 1))], 1), feature_names=list(machine_class.vector)
+    )
+    folder = settings.bundles_dir / machine_class.name / version / "bundle"
+    folder.mkdir(parents=True)
+    failure.save_model(folder / "failure.ubj")
+    xgb.train(params, many, 5).save_model(folder / "modes.ubj")
+    manifest = {
+        "format": 1,
+        "name": f"failure-{machine_class.name}",
+        "version": version,
+        "machine_class": machine_class.model_dump(mode="json"),
+        "feature_set": machine_class.feature_set,
+        "vector": list(machine_class.vector),
+        "horizon_us": machine_class.horizon,
+        "thresholds": {"elevated": 0.3, "high": 0.7},
+        "calibration": {"x": [-6.0, 6.0], "y": [0.01, 0.99]},
+        "modes": modes,
+        "normals": {n: {"low": -1.0, "median": 0.0, "high": 1.0} for n in machine_class.vector},
+        "trained_at": "2026-01-01T00:00:00Z",
+        "data_versions": {},
+        "metrics": {},
+    }
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    signing.sign(folder, signing.ensure_keys(settings.keys_dir).private)
+    return folder
+
+
+def promote(settings: Settings, version: str, machine_class: MachineClass = SPINDLE) -> None:
+    base = settings.bundles_dir / machine_class.name
+    pointer = {"version": version, "digest": bundle_digest(base / version / "bundle")}
+    draft = base / "draft.json"
+    draft.write_text(json.dumps(pointer))
+    draft.replace(base / "production.json")
+
+
+@pytest.fixture(scope="session")
+def redis_url() -> Iterator[str]:
+    with RedisServer() as server:
+        yield server.url
+
+
+@pytest.fixture
+def settings(tmp_path: Path, redis_url: str) -> Iterator[Settings]:
+    made = Settings(
+        data_dir=tmp_path,
+        redis=RedisSettings(url=redis_url),
+        api=ApiSettings(model_poll_seconds=0.02),
+    )
+    yield made
+    client = connect(made.redis)
+    client.flushdb()
+    client.close()
+
+
+@dataclass
+class Fleet:
+    """Writes what the feature worker would have written."""
+
+    settings: Settings
+
+    def add(
+        self,
+        machine_id: str,
+        rms: float | None = None,
+        *,
+        age: float = 1.0,
+        coverage: float = 1.0,
+        machine_class: str = "cnc_spindle",
+        area: str = "A",
+    ) -> None:
+        client = connect(self.settings.redis)
+        store = OnlineStore(client)
+        store.register([Machine(machine_id, machine_class, "S", area, {})])
+        if rms is not None:
+            vector = np.zeros(len(SPINDLE.vector))
+            vector[SPINDLE.vector.index("vibration_rms_1h")] = rms
+            ts = round((time.time() - age) * 1e6)
+            store.write_features(
+                [FeatureVector(machine_id, SPINDLE.feature_set, ts, vector, coverage)],
+                {SPINDLE.feature_set: SPINDLE.vector},
+            )
+        client.close()
+
+    def drop_features(self, machine_id: str) -> None:
+        client = connect(self.settings.redis)
+        client.delete(features_key(machine_id))
+        client.close()
+
+    def drop(self, machine_id: str) -> None:
+        client = connect(self.settings.redis)
+        client.delete(features_key(machine_id), machine_key(machine_id))
+        client.close()
+
+
+@pytest.fixture
+def fleet(settings: Settings) -> Fleet:
+    return Fleet(settings)
+
+
+@pytest.fixture
+def promoted(settings: Settings) -> Path:
+    folder = write_bundle(settings)
+    promote(settings, "1")
+    return folder
+
+
+@dataclass
+class Running:
+    """A started API and a client that calls it."""
+
+    service: Service
+    client: httpx.AsyncClient
+    recorder: Recorder
+
+    @property
+    def outbox(self) -> Outbox:
+        return self.service.outbox
+
+
+@asynccontextmanager
+async def running(settings: Settings, role: str = "operator", **scope: list[str]) -> AsyncIterator[Running]:
+    recorder = Recorder()
+    service = build(settings, publisher=recorder)
+    app = create_app(service)
+    token = mint(settings, "tester", role, **scope)
+    async with app.router.lifespan_context(app):
+        transport = httpx.ASGITransport(app, raise_app_exceptions=False)
+        headers = {"Authorization": f"Bearer {token}"}
+        async with httpx.AsyncClient(
+            transport=transport, base_url="http://api", headers=headers
+        ) as client:
+            yield Running(service, client, recorder)
