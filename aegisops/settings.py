@@ -64,6 +64,11 @@ class StreamSettings(BaseModel, frozen=True, extra="forbid"):
     """A reading dated further ahead of arrival than this is quarantined."""
     max_past_days: float = 3_650.0
     """A reading older than this at arrival is quarantined."""
+    instance: str = "0"
+    """Tells several processes of one application apart; stable over restarts."""
+    lake_metrics_port: int = 18101
+    feature_metrics_port: int = 18102
+    """Prometheus ports; 0 = none."""
 
 
 class MlflowSettings(BaseModel, frozen=True, extra="forbid"):

@@ -4,24 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import polars as pl
 
-from aegisops.names import Reason
+from aegisops.schemas.avro import Failure
 from streaming.buffers import Message
 
 _MAGIC = 0
 _FRAME_BYTES = 5
 _US_PER_MS = 1_000
-
-
-class Failure(NamedTuple):
-    """A payload that cannot be decoded."""
-
-    row: int
-    reason: Reason
-    detail: str
 
 
 Decode = Callable[[str, Sequence[bytes]], tuple[pl.DataFrame, list[Failure]]]

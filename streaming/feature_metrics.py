@@ -34,6 +34,11 @@ class FeatureMetrics:
             "Messages dropped because they were applied before",
             registry=self.registry,
         )
+        self.missing = Counter(
+            metric(_APP, "missing_offsets"),
+            "Offsets that the broker dropped before they were read",
+            registry=self.registry,
+        )
         self.warm_ups = Counter(
             metric(_APP, "warm_ups"), "Partitions rebuilt from the lake", registry=self.registry
         )

@@ -107,7 +107,7 @@ class FeatureSink(BaseSink):
 
     def add(  # noqa: PLR0917 - Quix's signature
         self,
-        value: bytes,
+        value: bytes | None,
         key: object,  # noqa: ARG002
         timestamp: int,
         headers: object,  # noqa: ARG002
@@ -116,7 +116,7 @@ class FeatureSink(BaseSink):
         offset: int,
     ) -> None:
         """Keep one raw message until the next flush."""
-        self._buffers.add((topic, partition), Message(offset, timestamp, value))
+        self._buffers.add((topic, partition), Message(offset, timestamp, value or b""))
 
     def on_paused(self) -> None:
         """Another sink is away: Kafka will send everything again."""
@@ -284,6 +284,13 @@ class FeatureSink(BaseSink):
         }
         skipped = sum(map(len, taken.values())) - sum(map(len, fresh.values()))
         self._metrics.skipped.inc(skipped)
+        for p, messages in fresh.items():
+            last = messages[-1].offset if messages else self._positions[p].offset
+            missing = last - self._positions[p].offset - len(messages)
+            if missing:
+                # Our producers leave no gaps, so the broker dropped what was not read in time.
+                self._metrics.missing.inc(missing)
+                log.error("%s: %s offsets up to %s never came", p, missing, last)
         return {p: messages for p, messages in fresh.items() if messages}
 
     def _apply(self, taken: Taken) -> None:

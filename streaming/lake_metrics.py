@@ -33,6 +33,17 @@ class LakeMetrics:
             "Flushes postponed because a store or the registry was away",
             registry=self.registry,
         )
+        self.alarms = Counter(
+            metric(_APP, "position_alarms"),
+            "The lake's offsets and the broker's contradict each other",
+            ["kind"],
+            registry=self.registry,
+        )
+        self.missing = Counter(
+            metric(_APP, "missing_offsets"),
+            "Offsets that the broker dropped before they were read",
+            registry=self.registry,
+        )
         self.flush_seconds = Histogram(
             metric(_APP, "flush_seconds"), "Duration of a flush", registry=self.registry
         )

@@ -18,7 +18,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import polars as pl
 from deltalake import DeltaTable
@@ -35,11 +35,13 @@ from streaming.decoding import Batch, Decode, decode, schema_id
 from streaming.fleet import Fleet
 from streaming.lake_metrics import LakeMetrics
 from streaming.offsets import NOTHING, app_id, topic_label
+from streaming.warm_up import counter_levels
 
 log = logging.getLogger(__name__)
 
 ATTEMPTS = 5
 RETRY_SECONDS = 5.0
+LEVELS_SINCE = timedelta(days=7)
 _KEY = ["_partition", "_offset", "_index"]
 _US_PER_SECOND = 1_000_000
 
@@ -78,9 +80,15 @@ class LakeSink(BaseSink):
         # A flush that overran a rebalance may still be writing in its own thread.
         self._writing = threading.Lock()
 
+    def setup(self) -> None:
+        """Learn the fleet and where its counters stand; called once, at the start."""
+        fleet = self._fleet.knowing([])
+        since = datetime.fromtimestamp(self._clock(), UTC) - LEVELS_SINCE
+        self._levels = counter_levels(self._lake, fleet, pl.col("date") >= since.date())
+
     def add(  # noqa: PLR0917 - Quix's signature
         self,
-        value: bytes,
+        value: bytes | None,
         key: object,  # noqa: ARG002
         timestamp: int,
         headers: object,  # noqa: ARG002
@@ -89,7 +97,7 @@ class LakeSink(BaseSink):
         offset: int,
     ) -> None:
         """Keep one raw message until the next flush."""
-        self._buffers.add((topic, partition), Message(offset, timestamp, value))
+        self._buffers.add((topic, partition), Message(offset, timestamp, value or b""))
 
     def on_paused(self) -> None:
         """Another sink is away: Kafka will send everything again."""
@@ -165,6 +173,17 @@ class LakeSink(BaseSink):
         }
         skipped = sum(map(len, parts.values())) - sum(map(len, fresh.values()))
         self._metrics.skipped.inc(skipped)
+        for partition, messages in fresh.items():
+            missing = messages[-1].offset - settled[partition] - len(messages) if messages else 0
+            if missing:
+                # Our producers leave no gaps, so the broker dropped what was not read in time.
+                self._metrics.missing.inc(missing)
+                log.error(
+                    "partition %s: %s offsets after %s never came; the broker dropped them",
+                    partition,
+                    missing,
+                    settled[partition],
+                )
         return {partition: messages for partition, messages in fresh.items() if messages}
 
     # --- the record of an earlier judgement -------------------------------------------------------

@@ -48,7 +48,9 @@ class Table:
 
 def _source() -> dict[str, Column]:
     return {
-        "_topic": Column(pa.string(), "Kafka topic, or `import/<name>` for bulk history"),
+        "_topic": Column(
+            pa.string(), "`<topic>@<incarnation>` on Kafka, or `import/<name>` for bulk history"
+        ),
         "_partition": Column(pa.int32(), "Kafka partition (0 for bulk history)", low=0),
         "_offset": Column(pa.int64(), "Kafka offset (running number for bulk history)", low=0),
         "_index": Column(pa.int32(), "position of the row inside its message", low=0),

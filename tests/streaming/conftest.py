@@ -2,28 +2,25 @@
 
 from __future__ import annotations
 
-import io
-import json
 import zlib
 from datetime import UTC, datetime
-from pathlib import Path
+from functools import partial
 
-import fastavro
 import polars as pl
 import pytest
 import redis
 
-import aegisops.schemas
 from aegisops import names
 from aegisops.embedded.redis_server import RedisServer
+from aegisops.errors import BadInput
 from aegisops.features.batch import features_at, values_from_bronze
 from aegisops.lake import Lake
 from aegisops.machines import shipped_classes
 from aegisops.names import EVENTS_TOPIC, READINGS_TOPIC, Reason
 from aegisops.online_store import OnlineStore
 from aegisops.quality import Limits
+from aegisops.schemas import avro
 from aegisops.schemas.tables import EVENTS, MACHINES, READINGS, WAVEFORMS
-from streaming.decoding import Failure
 from streaming.feature_metrics import FeatureMetrics
 from streaming.feature_sink import FeatureSink
 from streaming.fleet import Fleet
@@ -36,53 +33,23 @@ SECOND = 1_000_000
 PARTITIONS = 3
 LIMITS = Limits(max_future_us=300 * SECOND, max_past_us=3_650 * 86_400 * SECOND)
 TOPICS = (READINGS_TOPIC, EVENTS_TOPIC)
-BLOCK = pl.Struct(
-    {
-        "channel": pl.String,
-        "start_us": pl.Int64,
-        "period_us": pl.Int64,
-        "quality": pl.Int32,
-        "values": pl.List(pl.Float64),
-    }
-)
 
 
 @pytest.fixture(scope="session")
 def wire():
     """(encode, decoder) with schema ids made up here; the registry has its own tests."""
-    folder = Path(aegisops.schemas.__file__).parent
-    nouns = ("readings", "events", "predictions", "feedback")
-    schemas = {
-        topic: fastavro.parse_schema(json.loads((folder / f"{noun}.avsc").read_text()))
-        for topic, noun in zip(names.TOPICS, nouns, strict=True)
-    }
     ids = {topic: i + 1 for i, topic in enumerate(names.TOPICS)}
-    readings = {"machine_id": pl.String, "seq": pl.Int64, "blocks": pl.List(BLOCK)}
-    events = dict.fromkeys(("machine_id", "type", "code", "detail"), pl.String)
-    types = {READINGS_TOPIC: readings, EVENTS_TOPIC: events | {"ts": pl.Int64}}
+    texts = {i: avro.contract(topic).text for topic, i in ids.items()}
+
+    def writer_schema(schema_id):
+        if schema_id not in texts:
+            raise BadInput(Reason.UNKNOWN_SCHEMA, f"no schema {schema_id}")
+        return texts[schema_id]
 
     def encode(topic, record):
-        out = io.BytesIO()
-        fastavro.schemaless_writer(out, schemas[topic], record)
-        return b"\x00" + ids[topic].to_bytes(4, "big") + out.getvalue()
+        return avro.encode(topic, record, ids[topic])
 
-    def decoder(topic, payloads):
-        records, failures = [], []
-        for row, payload in enumerate(payloads):
-            if payload[0] != 0:
-                failures.append(Failure(row, Reason.MALFORMED, "no frame"))
-            elif int.from_bytes(payload[1:5], "big") != ids[topic]:
-                failures.append(Failure(row, Reason.UNKNOWN_SCHEMA, "no such id"))
-            else:
-                data = io.BytesIO(payload[5:])
-                try:
-                    record = fastavro.schemaless_reader(data, schemas[topic], None)
-                    records.append({"_row": row, **record})
-                except (EOFError, IndexError) as error:
-                    failures.append(Failure(row, Reason.MALFORMED, str(error)))
-        return pl.DataFrame(records, schema={"_row": pl.Int64, **types[topic]}), failures
-
-    return encode, decoder
+    return encode, partial(avro.decode_many, writer_schema=writer_schema)
 
 
 @pytest.fixture(scope="session")

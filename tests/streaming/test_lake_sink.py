@@ -15,7 +15,6 @@ from aegisops.machines import shipped_classes
 from aegisops.names import Reason
 from aegisops.quality import Limits
 from aegisops.schemas.tables import DEAD_LETTERS, EVENTS, MACHINES, READINGS, WAVEFORMS
-from streaming.decoding import Failure
 from streaming.fleet import Fleet
 from streaming.lake_metrics import LakeMetrics
 from streaming.lake_sink import LakeSink
@@ -410,64 +409,3 @@ def test_a_stale_handle_is_refused_by_delta_itself(store):
             mode="append",
             commit_properties=CommitProperties(app_transactions=[Transaction(name, 5)]),
         )
-
-
-@pytest.fixture
-def wire():
-    """(encode, decoder) with schema ids made up here; the registry has its own tests."""
-    import io
-    import json
-    from pathlib import Path
-
-    import fastavro
-
-    import aegisops.schemas
-
-    folder = Path(aegisops.schemas.__file__).parent
-    schemas = {
-        topic: fastavro.parse_schema(json.loads((folder / f"{noun}.avsc").read_text()))
-        for topic, noun in zip(
-            names.TOPICS, ("readings", "events", "predictions", "feedback"), strict=True
-        )
-    }
-    ids = {topic: i + 1 for i, topic in enumerate(names.TOPICS)}
-
-    def encode(topic, record):
-        out = io.BytesIO()
-        fastavro.schemaless_writer(out, schemas[topic], record)
-        return b"\x00" + ids[topic].to_bytes(4, "big") + out.getvalue()
-
-    def decoder(topic, payloads):
-        records, failures = [], []
-        for row, payload in enumerate(payloads):
-            if payload[0] != 0:
-                failures.append(Failure(row, Reason.MALFORMED, "no frame"))
-            elif int.from_bytes(payload[1:5], "big") != ids[topic]:
-                failures.append(Failure(row, Reason.UNKNOWN_SCHEMA, "no such id"))
-            else:
-                try:
-                    data = io.BytesIO(payload[5:])
-                    records.append(
-                        {"_row": row, **fastavro.schemaless_reader(data, schemas[topic], None)}
-                    )
-                except (EOFError, IndexError) as error:
-                    failures.append(Failure(row, Reason.MALFORMED, str(error)))
-        types = {"machine_id": pl.String, "seq": pl.Int64, "blocks": pl.List(BLOCK)}
-        if topic == names.EVENTS_TOPIC:
-            types = dict.fromkeys(("machine_id", "type", "code", "detail"), pl.String) | {
-                "ts": pl.Int64
-            }
-        return pl.DataFrame(records, schema={"_row": pl.Int64, **types}), failures
-
-    return encode, decoder
-
-
-BLOCK = pl.Struct(
-    {
-        "channel": pl.String,
-        "start_us": pl.Int64,
-        "period_us": pl.Int64,
-        "quality": pl.Int32,
-        "values": pl.List(pl.Float64),
-    }
-)

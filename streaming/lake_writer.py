@@ -1,0 +1,106 @@
+"""The lake writer: readings, events, predictions and feedback from Kafka into Delta.
+
+Run with `python -m streaming.lake_writer`; configured by AEGIS_* variables. Ends with 1 after an
+error that a restart may cure, so run it under a supervisor.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
+from functools import partial
+
+from aegisops import names
+from aegisops.lake import Lake
+from aegisops.machines import load_classes
+from aegisops.quality import Limits
+from aegisops.schema_registry import SchemaRegistry
+from aegisops.schemas import avro
+from aegisops.settings import Settings
+from streaming import offsets
+from streaming.application import (
+    StreamApplication,
+    Watermarks,
+    incarnations,
+    run_main,
+    serve_metrics,
+)
+from streaming.buffers import TopicPartition
+from streaming.fleet import Fleet
+from streaming.lake_metrics import LakeMetrics
+from streaming.lake_sink import LakeSink
+
+log = logging.getLogger(__name__)
+
+TOPICS = names.TOPICS
+
+
+def run(settings: Settings) -> None:
+    """Wire and run until SIGTERM; raises what a restart must cure."""
+    lake = Lake(settings.lake_root)
+    metrics = LakeMetrics()
+    known = incarnations(settings.kafka, TOPICS)
+    sink = LakeSink(
+        lake,
+        fleet=Fleet(lake, load_classes(settings.classes_dir)),
+        decoder=partial(avro.decode_many, writer_schema=SchemaRegistry(settings).schema),
+        limits=limits(settings),
+        incarnations=known,
+        metrics=metrics,
+    )
+    application = StreamApplication(
+        settings,
+        name=names.LAKE_WRITER_APP,
+        topics=TOPICS,
+        sink=sink,
+        commit_seconds=settings.stream.lake_commit_seconds,
+        starts=partial(starts, lake, known, metrics),
+        registry=metrics.registry,
+    )
+    serve_metrics(settings.stream.lake_metrics_port, metrics.registry)
+    application.run()
+
+
+def limits(settings: Settings) -> Limits:
+    """How far a reading's time may be from its arrival."""
+    return Limits.of(
+        timedelta(seconds=settings.stream.max_future_seconds),
+        timedelta(days=settings.stream.max_past_days),
+    )
+
+
+def starts(
+    lake: Lake,
+    known: Mapping[str, str],
+    metrics: LakeMetrics,
+    partitions: Sequence[TopicPartition],
+    watermarks: Watermarks,
+) -> dict[TopicPartition, int]:
+    """Right behind what the lake has; alarms when that and the broker contradict each other."""
+    settled = offsets.settled(lake, known, partitions)
+    for partition, offset in settled.items():
+        low, high = watermarks(partition)
+        if offset >= high:
+            metrics.alarms.labels("ahead_of_broker").inc()
+            log.error(
+                "%s: the lake has offset %s, the broker ends at %s: the topic was recreated or "
+                "truncated under the same id; new messages up to there will be discarded",
+                partition,
+                offset,
+                high,
+            )
+        if offset + 1 < low:
+            metrics.alarms.labels("dropped_unread").inc()
+            log.error(
+                "%s: offsets %s to %s are gone from the broker and were never written",
+                partition,
+                offset + 1,
+                low - 1,
+            )
+    return {partition: offset + 1 for partition, offset in settled.items()}
+
+
+if __name__ == "__main__":
+    sys.exit(run_main(names.LAKE_WRITER_APP, run))
