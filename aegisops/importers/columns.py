@@ -183,12 +183,12 @@ def _refuse_times(file: SourceFile, column: str, times: pl.Series, named: str) -
 
 
 def _localised(file: SourceFile, column: str, naive: pl.Series, clock: RowClock) -> pl.Series:
-    if clock.timezone is None:
+    if clock.timezone is None and len(naive):
         raise ConfigurationError(
             f"{file.name}: the times in column {column!r} carry no offset; say which zone they "
             'are in with clock.timezone, for example timezone = "UTC"'
         )
-    if clock.timezone == "UTC":
+    if clock.timezone is None or clock.timezone == "UTC":
         return naive.dt.timestamp("us")
     try:
         local = naive.dt.replace_time_zone(
