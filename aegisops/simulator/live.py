@@ -36,7 +36,7 @@ def resume_at(lake: Lake, plan: FleetPlan) -> int:
         lake.scan(READINGS)
         .filter(
             (pl.col("date") >= last_day)
-            & (pl.col("_topic") == READINGS_TOPIC)
+            & pl.col("_topic").str.starts_with(READINGS_TOPIC)  # followed by @incarnation
             & pl.col("machine_id").is_in([m.machine_id for m in fleet_of(plan)])
         )
         .select(pl.col("ts").cast(pl.Int64).max())
