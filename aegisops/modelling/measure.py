@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -56,20 +56,10 @@ class Exam:
     def any_failure(self, probability: Floats, threshold: float) -> Json:
         """All figures of `any` failure at one alarm threshold; `intervals` by metric name."""
         result, intervals = self.ranking(probability)
-        y, machine = self.y, self.timeline.machine
+        y = self.y
         result["brier"] = metrics.brier(y, probability)
         result["calibration_error"] = metrics.calibration_error(y, probability)
-        names = ("precision", "recall", "f1")
-        result |= dict(
-            zip(names, metrics.precision_recall_f1(y, probability, threshold), strict=True)
-        )
-        for name, metric in {
-            "brier": lambda w: metrics.brier(y, probability, w[machine]),
-            "precision": lambda w: _prf(y, probability, threshold, w[machine])[0],
-            "recall": lambda w: _prf(y, probability, threshold, w[machine])[1],
-            "f1": lambda w: _prf(y, probability, threshold, w[machine])[2],
-        }.items():
-            intervals[name] = metrics.interval(metric, self._weights)
+        result |= self._row_wise(probability, threshold, intervals)
         result["threshold"] = threshold
         result |= self.alerting(probability, threshold, intervals)
         result["reliability"] = metrics.reliability(y, probability)
@@ -77,15 +67,39 @@ class Exam:
 
     def ranking(self, score: Floats) -> tuple[Json, Json]:
         """PR-AUC and ROC-AUC of any score, and their intervals."""
-        ranking, machine = Ranking(self.y, score), self.timeline.machine
+        ranking = Ranking(self.y, score)
         figures = {"pr_auc": ranking.average_precision(), "roc_auc": ranking.roc_auc()}
-        intervals = {
-            "pr_auc": metrics.interval(
-                lambda w: ranking.average_precision(w[machine]), self._weights
-            ),
-            "roc_auc": metrics.interval(lambda w: ranking.roc_auc(w[machine]), self._weights),
+        return figures, {
+            "pr_auc": self._interval(ranking.average_precision),
+            "roc_auc": self._interval(ranking.roc_auc),
         }
-        return figures, intervals
+
+    def _interval(self, metric: Callable[[Floats], float]) -> Json:
+        """Interval of a metric of row weights [n]."""
+        machine = self.timeline.machine
+        return metrics.interval(np.array([metric(w[machine]) for w in self._weights]))
+
+    def _row_wise(self, probability: Floats, threshold: float, intervals: Json) -> Json:
+        """Precision, recall, F1; their intervals and Brier's come from sums per machine."""
+        y, machine = self.y, self.timeline.machine
+        alarm = probability >= threshold
+        rows, squares, hits, alarms, positives = (
+            self._weights @ np.bincount(machine, column)
+            for column in (
+                np.ones(len(y)),
+                (probability - y) ** 2,
+                (alarm & (y == 1)).astype(float),
+                alarm.astype(float),
+                y.astype(float),
+            )
+        )
+        with np.errstate(divide="ignore", invalid="ignore"):
+            intervals["brier"] = metrics.interval(squares / rows)
+            intervals["precision"] = metrics.interval(hits / alarms)
+            intervals["recall"] = metrics.interval(hits / positives)
+            intervals["f1"] = metrics.interval(2 * hits / (alarms + positives))
+        figures = metrics.precision_recall_f1(y, probability, threshold)
+        return dict(zip(("precision", "recall", "f1"), figures, strict=True))
 
     def alerting(self, probability: Floats, threshold: float, intervals: Json) -> Json:
         """Figures per failure: recall within the alert budget, lead time, false alerts."""
@@ -96,15 +110,16 @@ class Exam:
         hour = self.machine_class.hour
         alerts = metrics.alerts(line, probability, threshold)
         false = metrics.false_alerts(line, probability, threshold)
-        drawn = [w[line.failure_machine] for w in self._weights]
+        drawn = self._weights[:, line.failure_machine]
+        found = np.isfinite(at_budget)
         intervals["recall_at_budget"] = metrics.interval(
-            lambda w: _share(np.isfinite(at_budget), w), np.array(drawn)
+            np.array([_share(found, w) for w in drawn])
         )
         intervals["median_lead_time_h"] = metrics.interval(
-            lambda w: _median(lead / hour, w), np.array(drawn)
+            np.array([_median(lead / hour, w) for w in drawn])
         )
         return {
-            "recall_at_budget": _share(np.isfinite(at_budget), np.ones(len(at_budget))),
+            "recall_at_budget": _share(found, np.ones(len(found))),
             "alerts_per_machine_week": self.alerts_per_machine_week,
             "median_lead_time_h": _median(lead / hour, np.ones(len(lead))),
             "failures": len(lead),
@@ -119,14 +134,13 @@ class Exam:
     ) -> Json:
         """Figures per failure mode; a mode the model never saw is listed with nulls."""
         result: Json = {}
-        machine = self.timeline.machine
         for mode in self.machine_class.failure_modes:
             y = mode_outcomes(self.rows, [mode])[:, 0]
             entry: Json = {"positive_rows": int(y.sum()), "pr_auc": None, "intervals": {}}
             if mode in modes:
                 p = probability[:, list(modes).index(mode)]
                 ranking = Ranking(y, p)
-                precision, recall, f1 = _prf(y, p, thresholds[mode], None)
+                precision, recall, f1 = metrics.precision_recall_f1(y, p, thresholds[mode])
                 entry |= {
                     "pr_auc": ranking.average_precision(),
                     "roc_auc": ranking.roc_auc(),
@@ -136,18 +150,9 @@ class Exam:
                     "f1": f1,
                     "threshold": thresholds[mode],
                 }
-                entry["intervals"]["pr_auc"] = metrics.interval(
-                    _weighted(ranking, machine), self._weights
-                )
+                entry["intervals"]["pr_auc"] = self._interval(ranking.average_precision)
             result[mode] = entry
         return result
-
-
-_prf = metrics.precision_recall_f1
-
-
-def _weighted(ranking: Ranking, machine: metrics.Ints) -> Any:  # noqa: ANN401
-    return lambda w: ranking.average_precision(w[machine])
 
 
 def _share(found: Labels, w: Floats) -> float:

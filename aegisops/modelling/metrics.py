@@ -9,7 +9,6 @@ probability reaches the threshold and then holds for one horizon.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -209,14 +208,11 @@ def machine_weights(machine: Ints, replicates: int, seed: int) -> Floats:
     return weights
 
 
-def interval(
-    metric: Callable[[Floats], float], weights: Floats, level: float = 0.95
-) -> dict[str, float | None]:
-    """Bootstrap percentile interval `{low, high}` of a metric of machine weights [machines].
+def interval(values: Floats, level: float = 0.95) -> dict[str, float | None]:
+    """Percentile interval `{low, high}` of a metric's bootstrap replicates [r].
 
     Replicates without the failures the metric needs (NaN) are left out; None if all are.
     """
-    values = np.array([metric(row) for row in weights])
     values = values[np.isfinite(values)]
     if not values.size:
         return {"low": None, "high": None}
