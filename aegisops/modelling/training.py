@@ -54,12 +54,12 @@ class Recipe:
     """Early stopping on few failures is noisy; it may not stop before this."""
     early_stopping: int = 40
     mode_rounds: int = 100
-    max_depth: int = 4
+    max_depth: int = 3
     learning_rate: float = 0.05
     subsample: float = 0.7
-    columns: float = 0.5
+    columns: float = 0.3
     min_child_weight: float = 5.0
-    reg_lambda: float = 5.0
+    reg_lambda: float = 1.0
     positive_weight: float = 1.0
     """Weight of a row before a failure; calibration makes up for it."""
     seed: int = 0
