@@ -98,6 +98,9 @@ class Lake:
             handle = self.open(table, version)
         except TableNotFoundError:
             return pl.from_arrow(table.schema.empty_table()).lazy()  # type: ignore[union-attr]
+        if "%" in handle.table_uri:
+            # delta-rs percent-encodes paths such as "My lake"; polars 2.1 then finds no file.
+            return pl.scan_pyarrow_dataset(handle.to_pyarrow_dataset())
         return pl.scan_delta(handle)
 
     def compact(self, table: Table) -> None:

@@ -116,3 +116,10 @@ def test_every_declared_table_can_be_created_and_says_what_it_is(tmp_path, name)
     assert set(table.keys) <= set(table.columns)
     assert set(table.partition_by) | set(table.order) <= set(table.columns)
     assert all(column.doc for column in table.columns.values())
+
+
+def test_a_lake_may_lie_in_a_folder_with_a_space_in_its_name(tmp_path):
+    lake = Lake(tmp_path / "my 100% lake")
+    lake.append(READINGS, readings(0, 30))
+    assert lake.scan(READINGS).collect().height == 30
+    assert lake.scan(READINGS).collect_schema()["ts"] == pl.Datetime("us", "UTC")
