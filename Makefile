@@ -11,6 +11,8 @@ DAYS ?=
 SEED ?=
 WORKERS ?= 2
 
+# Images often set it; every process would then compile all it imports again.
+export PYTHONDONTWRITEBYTECODE :=
 export DO_NOT_TRACK := 1
 export MLFLOW_DISABLE_TELEMETRY := true
 

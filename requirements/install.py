@@ -27,6 +27,9 @@ OLDEST, NEWEST = (3, 11), (3, 13)
 ENTRY_POINT = """#!{python}
 import sys
 
+# Images often set PYTHONDONTWRITEBYTECODE; every command would then compile its imports again.
+sys.dont_write_bytecode = False
+
 from aegisops.cli import app
 
 sys.exit(app())

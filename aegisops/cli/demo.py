@@ -9,11 +9,9 @@ wrongly.
 
 from __future__ import annotations
 
-import json as jsonlib
 import os
 import shutil
 import signal
-import subprocess
 import sys
 import threading
 import time
@@ -81,7 +79,7 @@ def _run(
     json: Path | None,
     fleet: tuple[int, float, int],
 ) -> None:
-    from aegisops.cli.stack import Stack
+    from aegisops.cli.stack import Stack, materialize
 
     watch = _Watch()
     machines, days, seed = fleet
@@ -96,13 +94,13 @@ def _run(
         run.urls = stack.urls
         run.save(base)
         with watch.step(f"history: {machines} machines, {days:g} days"):
-            options = ["--machines", machines, "--days", days, "--seed", seed, "--json"]
-            _child(stack, "aegisops.cli", "simulate", "--data-dir", settings.data_dir, *options)
+            options = ["--machines", machines, "--days", days, "--seed", seed]
+            _simulate(stack, "--data-dir", settings.data_dir, *options)
         stack.start_lake_writer()
         stack.start_feature_worker()
         stack.start_simulator()
         with watch.step("assets: tiles, features, labels, training, validation, promotion"):
-            trained = _child(stack, "aegisops_assets.materialize", "--class", MACHINE_CLASS)
+            trained = materialize(stack.settings, MACHINE_CLASS, "everything")
         stack.start_api()
         with watch.step("API: model, features and an answer for every machine"):
             stack.wait_for_api()
@@ -160,16 +158,11 @@ def _ask(stack: Stack, machines: int) -> list[dict[str, Any]]:
         time.sleep(0.3)
 
 
-def _child(stack: Stack, module: str, *arguments: object) -> Any:  # noqa: ANN401 - JSON
-    """JSON that a child prints; it shows its own progress on our stderr."""
-    command = [sys.executable, "-m", module, *map(str, arguments)]
-    done = subprocess.run(
-        command, env=os.environ | stack.environment, stdout=subprocess.PIPE, text=True, check=False
-    )
-    if done.returncode:
-        output.fail(f"{module} ended with exit code {done.returncode}; the lines above say why")
-        raise typer.Exit(done.returncode)
-    return jsonlib.loads(done.stdout)
+def _simulate(stack: Stack, *arguments: object) -> None:
+    from aegisops.cli.stack import run_child
+
+    command = [sys.executable, "-m", "aegisops.cli", "simulate", *map(str, arguments)]
+    run_child(command, stack.environment)
 
 
 class _Watch:

@@ -7,10 +7,7 @@ of its own.
 from __future__ import annotations
 
 import contextlib
-import os
 import shutil
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -63,6 +60,7 @@ def evaluate(
     replicates: Annotated[int, typer.Option(min=20, help="Bootstrap draws per interval.")] = 200,
 ) -> None:
     """Publish a folder's data through Kafka, build features, train, and report how good it is."""
+    from aegisops.cli.stack import materialize
     from aegisops.importers import load
     from aegisops.machines import load_class
 
@@ -75,7 +73,7 @@ def evaluate(
     with _data_folder(keep) as data_dir, runs.hold(data_dir):
         settings = _settings(data_dir, declared, machine_class)
         report: dict[str, Any] = _through_the_path(settings, imported)
-        _materialize(settings, declared.name, train=keep is not None)
+        materialize(settings, declared.name, "build_features" if keep is None else "everything")
         report |= _measure(settings, declared, split, horizon, replicates)
     report["seconds"] = round(time.monotonic() - started, 1)
     if json is not None:
@@ -199,20 +197,6 @@ def _arrived(stack: Stack, lake: Lake, imported: Imported) -> dict[str, Any]:
         "refused": rows(DEAD_LETTERS),
         "machines": imported.machines.height,
     }
-
-
-def _materialize(settings: Settings, machine_class: str, *, train: bool) -> None:
-    job = "retrain" if train else "build_features"
-    command = [sys.executable, "-m", "aegisops_assets.materialize", "--class", machine_class]
-    done = subprocess.run(
-        [*command, "--job", job],
-        env=os.environ | runs.as_environment(settings),
-        stdout=subprocess.PIPE,
-        check=False,
-    )
-    if done.returncode:
-        output.fail("the assets were not built; the lines above say why")
-        raise typer.Exit(done.returncode)
 
 
 def _measure(

@@ -19,8 +19,9 @@ PROMPT, CONTINUED = "aegis> ", "  ...> "
 SHOWN_ROWS = 100
 _GUIDE = """Tables: bronze.readings, gold.features, … Views: risk_ranking, audit_trail, …
 End a statement with ;   .tables lists everything   .read FILE runs a file   .quit leaves"""
-_TABLES = """SELECT schema_name || '.' || view_name AS name FROM duckdb_views()
-WHERE NOT internal ORDER BY schema_name <> 'main', name"""
+_TABLES = """
+SELECT if(schema_name = 'main', '', schema_name || '.') || view_name AS name
+FROM duckdb_views() WHERE NOT internal ORDER BY schema_name <> 'main', name"""
 
 
 class Format(StrEnum):
@@ -86,7 +87,7 @@ def _give(rows: pl.DataFrame, form: Format, to: Path | None) -> None:
     if form is Format.PARQUET:
         rows.write_parquet(target)
     elif form is Format.JSON:
-        content = rows.write_json().encode() + b"\n"
+        content = _plain(rows).write_json().encode() + b"\n"
         if to is not None:
             to.write_bytes(content)
         else:
@@ -95,6 +96,13 @@ def _give(rows: pl.DataFrame, form: Format, to: Path | None) -> None:
         _flat(rows).write_csv(target)
     if to is not None:
         output.note(f"{rows.height:,} rows → {to}")
+
+
+def _plain(rows: pl.DataFrame) -> pl.DataFrame:
+    """JSON numbers for DuckDB's decimals, which would come out as text."""
+    import polars.selectors as cs
+
+    return rows.with_columns(cs.decimal().cast(float))
 
 
 def _flat(rows: pl.DataFrame) -> pl.DataFrame:

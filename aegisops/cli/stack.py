@@ -7,11 +7,14 @@ started it.
 from __future__ import annotations
 
 import contextlib
+import json
+import os
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import urlsplit
 from urllib.request import urlopen
 
@@ -202,12 +205,48 @@ class Stack:
 
     @property
     def environment(self) -> dict[str, str]:
-        """AEGIS_ variables of every child, and what keeps libraries quiet and small."""
-        return runs.as_environment(self.settings) | {
-            "DO_NOT_TRACK": "1",
-            "MLFLOW_DISABLE_TELEMETRY": "true",
-            "PYTHONUNBUFFERED": "1",
-        }
+        """What every child gets."""
+        return child_environment(self.settings)
+
+
+def child_environment(settings: Settings) -> dict[str, str]:
+    """AEGIS_ variables of a child, and what keeps libraries quiet and quick."""
+    return runs.as_environment(settings) | {
+        "DO_NOT_TRACK": "1",
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+        "PYTHONUNBUFFERED": "1",
+        "PYTHONDONTWRITEBYTECODE": "",  # images set it; every start would compile all imports
+    }
+
+
+def run_child(command: list[str], environment: dict[str, str]) -> None:
+    """Run a step as a process of its own; it shows its progress on our stderr.
+
+    Raises `typer.Exit` with its exit code when it fails: it has said why.
+    """
+    import typer
+
+    from aegisops.cli import output
+
+    done = subprocess.run(
+        command, env=os.environ | environment, stdout=subprocess.DEVNULL, check=False
+    )
+    if done.returncode:
+        output.fail(f"{' '.join(command[1:4])} failed; the lines above say why")
+        raise typer.Exit(done.returncode)
+
+
+def materialize(settings: Settings, machine_class: str, job: str) -> dict[str, Any]:
+    """Run a job of the Dagster assets over one class; what it made, asset by asset."""
+    result = settings.data_dir.absolute() / "logs" / f"{job}.json"
+    result.parent.mkdir(parents=True, exist_ok=True)
+    command = [sys.executable, "-m", "aegisops_assets.materialize", "--job", job]
+    environment = child_environment(settings) | {
+        "DAGSTER_HOME": str(prepare_dagster_home(settings))
+    }
+    run_child([*command, "--class", machine_class, "--json", str(result)], environment)
+    made: dict[str, Any] = json.loads(result.read_text())
+    return made
 
 
 def prepare_dagster_home(settings: Settings) -> Path:
