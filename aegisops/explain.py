@@ -223,8 +223,12 @@ def percent(probability: float) -> str:
 def _rounded(value: float) -> str:
     """Two or three digits that matter, no exponent for everyday sizes."""
     size = abs(value)
+    if not math.isfinite(value):
+        return "unknown"
     if size >= 1e6 or 0 < size < 1e-3:  # noqa: PLR2004
         return f"{value:.3g}"
+    if value == int(value):
+        return f"{int(value):,}"
     digits = 0 if size >= 100 else 1 if size >= 1 else 3  # noqa: PLR2004
     return f"{value:,.{digits}f}"
 

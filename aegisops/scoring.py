@@ -78,12 +78,12 @@ class Bundle:
         """The probability is of a failure within this time, in µs."""
         return int(self.manifest["horizon_us"])
 
-    @property
+    @cached_property
     def thresholds(self) -> Mapping[str, float]:
         """Probabilities from which the risk is `elevated` and `high`."""
         return dict(self.manifest["thresholds"])
 
-    @property
+    @cached_property
     def normals(self) -> Mapping[str, Mapping[str, float]]:
         """Per feature the 5, 50 and 95 % points of healthy rows: `low`, `median`, `high`."""
         return dict(self.manifest["normals"])

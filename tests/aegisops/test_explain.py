@@ -46,7 +46,7 @@ def test_reasons_are_the_largest_contributions_with_value_unit_and_normal_range(
     assert sizes[0] == np.abs(scores.contributions[0]).max()
     rms = next(r for r in explanation.reasons if r.feature == "vibration_rms_1h")
     assert rms.unit == "mm/s"
-    assert rms.text == "9.0 mm/s"
+    assert rms.text == "9 mm/s"
     assert rms.normal[0] < 3 < rms.normal[1] < 9
 
 
