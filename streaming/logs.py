@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 
 import orjson
 
-_LIBRARIES = ("quixstreams",)
+_LIBRARIES = ("httpx", "quixstreams")
 
 
 class JsonFormatter(logging.Formatter):

@@ -11,7 +11,6 @@ import pytest
 import redis
 
 from aegisops import names
-from aegisops.embedded.redis_server import RedisServer
 from aegisops.errors import BadInput
 from aegisops.features.batch import features_at, values_from_bronze
 from aegisops.lake import Lake
@@ -50,12 +49,6 @@ def wire():
         return avro.encode(topic, record, ids[topic])
 
     return encode, partial(avro.decode_many, writer_schema=writer_schema)
-
-
-@pytest.fixture(scope="session")
-def redis_process():
-    with RedisServer() as server:
-        yield server
 
 
 class World:
@@ -181,9 +174,10 @@ class World:
 
 
 @pytest.fixture
-def world(tmp_path, wire, redis_process):
-    world = World(tmp_path / "lake", wire, redis_process.url)
-    world.client.flushall()
+def world(tmp_path, wire, redis_server):
+    # A database of its own: these tests empty it.
+    world = World(tmp_path / "lake", wire, redis_server.url.removesuffix("/0") + "/9")
+    world.client.flushdb()
     world.register("m-1", "m-2", "m-3", "m-4", "m-5")
     yield world
     world.client.close()

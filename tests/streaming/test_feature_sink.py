@@ -93,7 +93,7 @@ def test_a_worker_that_dies_between_redis_and_kafka_applies_nothing_twice(runnin
 def test_an_emptied_redis_is_rebuilt_from_the_lake_and_the_rest_comes_from_kafka(running):
     running.write_lake(upto=45)
     sink = running.run_features(flushes=(60,))
-    running.client.flushall()
+    running.client.flushdb()
     running.deliver(sink, {p: q.offset + 1 for p, q in sink._positions.items()}, 65)
     with pytest.raises(Conflict):
         sink.flush()
@@ -112,7 +112,7 @@ def test_a_first_start_serves_the_history_in_the_lake_before_any_message(running
 def test_a_quiet_machines_features_survive_an_emptied_redis(running):
     running.write_lake()
     running.run_features()
-    running.client.flushall()
+    running.client.flushdb()
     run_machines(running, 100, 101, seed=9)
     running.read("m-4", block("power", 1.0))
     running.run_features()
@@ -275,7 +275,7 @@ def test_a_jump_is_rejected_across_a_restart(world):
     world.read("m-1", block("cycles", 90_000.0))
     sink = world.run_features()
     assert sink._metrics.rejected.labels("counter_jump")._value.get() == 1
-    world.client.flushall()
+    world.client.flushdb()
     world.write_lake(upto=1)
     sink = world.run_features()
     assert sink._metrics.rejected.labels("counter_jump")._value.get() == 1
