@@ -26,9 +26,9 @@ class Column:
     high: float | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Table:
-    """One Delta table. `keys` are unique; `order` is the sort inside a commit."""
+    """One Delta table, equal only to itself. `keys` are unique; `order` is the sort inside a commit."""
 
     name: str
     doc: str

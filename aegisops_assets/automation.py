@@ -1,0 +1,84 @@
+"""When things run: bronze is reported as it changes, new data becomes features, models nightly."""
+
+import json
+from typing import Any
+
+import dagster as dg
+import polars as pl
+
+from aegisops.schemas.tables import EVENTS, READINGS, TILES, WAVEFORMS, Table
+from aegisops_assets.keys import key
+from aegisops_assets.lakehouse import BRONZE, features, labels, tiles
+from aegisops_assets.models import failure_model, production, training_set, validation
+from aegisops_assets.steps.platform import Platform
+
+build_features = dg.define_asset_job(
+    "build_features", [tiles, features, labels], description="bronze → tiles, features, labels"
+)
+train_and_promote = dg.define_asset_job(
+    "train_and_promote",
+    [training_set, failure_model, validation, production],
+    description="features and labels → a validated model in production",
+)
+everything = dg.define_asset_job(
+    "everything",
+    [tiles, features, labels, training_set, failure_model, validation, production],
+    description="the whole way, from bronze to a promoted model",
+)
+JOBS = (build_features, train_and_promote, everything)
+
+
+@dg.sensor(
+    job=build_features,
+    minimum_interval_seconds=30,
+    default_status=dg.DefaultSensorStatus.RUNNING,
+    description="Reports bronze tables when they change and asks for features of new data.",
+)
+def bronze_changes(
+    context: dg.SensorEvaluationContext, platform: dg.ResourceParam[Platform]
+) -> dg.SensorResult:
+    """Level-triggered: compares versions with what silver has processed, so no update is lost."""
+    seen: dict[str, int] = json.loads(context.cursor or "{}")
+    now = {table.name: platform.lake.version(table) for table in BRONZE}
+    events = [
+        _materialization(platform, table, now[table.name])
+        for table in BRONZE
+        if now[table.name] > seen.get(table.name, -1)
+    ]
+    wanted = {t.name: now[t.name] for t in (READINGS, WAVEFORMS, EVENTS)}
+    requests = []
+    if _processed(platform) != wanted:
+        versions = "-".join(str(version) for version in wanted.values())
+        requests.append(dg.RunRequest(run_key=f"features@{versions}"))
+    return dg.SensorResult(asset_events=events, run_requests=requests, cursor=json.dumps(now))
+
+
+nightly = dg.ScheduleDefinition(
+    name="nightly",
+    job=everything,
+    cron_schedule="0 2 * * *",
+    execution_timezone="UTC",
+    description="Features of the day, then a new candidate; promoted only if its checks pass.",
+)
+
+
+def _processed(platform: Platform) -> dict[str, int]:
+    sources = (READINGS, WAVEFORMS, EVENTS)
+    if not platform.lake.exists(TILES):
+        return dict.fromkeys((t.name for t in sources), -1)
+    handle = platform.lake.open(TILES)
+    found = {t.name: handle.transaction_version(t.name) for t in sources}
+    return {name: -1 if version is None else version for name, version in found.items()}
+
+
+def _materialization(platform: Platform, table: Table, version: int) -> dg.AssetMaterialization:
+    handle = platform.lake.open(table, version)
+    metadata: dict[str, Any] = {"dagster/row_count": handle.count(), "delta_version": version}
+    time = next((c for c in ("ts", "asked_at") if c in table.columns), None)
+    if time is not None and "date" in table.columns:
+        newest = platform.lake.scan(table, version).select(pl.col(time).max()).collect().item()
+        if newest is not None:
+            metadata["newest_event"] = dg.MetadataValue.timestamp(newest)
+    return dg.AssetMaterialization(
+        key(table.name), metadata=metadata, tags={"dagster/data_version": str(version)}
+    )

@@ -1,0 +1,101 @@
+"""bronze → silver/tiles: the days that changed, or all of them; both give the same table."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import date, timedelta
+
+import polars as pl
+
+from aegisops.features import batch
+from aegisops.schemas.tables import EVENTS, READINGS, TILES, WAVEFORMS, Table
+from aegisops_assets.steps.changes import Changes, changes, processed_version
+from aegisops_assets.steps.platform import Fleet, Platform, of_machines
+
+DAYS_AT_ONCE = 7
+"""Days in memory together; a day of 100 machines at 1 Hz is 26 million values."""
+SOURCES = (READINGS, WAVEFORMS, EVENTS)
+Progress = Callable[[float], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """What a step wrote."""
+
+    version: int
+    rows: int
+    days: int
+    sources: dict[str, int]
+    """Source table → version the rows were made from."""
+
+
+def build(
+    platform: Platform,
+    *,
+    full: bool = False,
+    progress: Progress = lambda _: None,
+) -> Written:
+    """Recompute the tiles of every day that has new bronze rows."""
+    lake = platform.lake
+    handle = lake.ensure(TILES)
+    found = {t: changes(lake, t, processed_version(handle, t), full=full) for t in SOURCES}
+    versions = {table.name: change.version for table, change in found.items()}
+    days = sorted(set().union(*(change.days for change in found.values())))
+    days = _with_spill(platform, days, found[WAVEFORMS])
+    fleets = platform.fleets()
+    rows, version = 0, handle.version()
+    chunks = [days[i : i + DAYS_AT_ONCE] for i in range(0, len(days), DAYS_AT_ONCE)]
+    for i, chunk in enumerate(chunks):
+        parts = [_tiles(platform, fleet, chunk, found) for fleet in fleets]
+        if not parts:
+            break
+        tiles = pl.concat(parts).with_columns(pl.col("tile_start").dt.date().alias("date"))
+        tiles = tiles.filter(pl.col("date").is_in(chunk))
+        last = i == len(chunks) - 1
+        version = lake.overwrite(
+            TILES,
+            tiles,
+            predicate="date IN ({})".format(", ".join(f"'{day}'" for day in chunk)),
+            # Until the last chunk is in, the whole change counts as not processed.
+            transactions={n: v for n, v in versions.items() if v >= 0} if last else None,
+        )
+        rows += tiles.height
+        progress((i + 1) / len(chunks))
+    return Written(version, rows, len(days), versions)
+
+
+def _tiles(
+    platform: Platform, fleet: Fleet, days: list[date], found: dict[Table, Changes]
+) -> pl.DataFrame:
+    def rows(table: Table, wanted: list[date]) -> pl.LazyFrame:
+        if found[table].version < 0:
+            return platform.lake.scan(table)
+        scan = platform.lake.scan(table, found[table].version)
+        return of_machines(scan.filter(pl.col("date").is_in(wanted)), fleet)
+
+    # A capture that crosses midnight belongs to the day it starts on.
+    eve = [*days, *(day - timedelta(days=1) for day in days)]
+    captures = rows(WAVEFORMS, eve).filter(pl.col("date").is_in(days) | _crosses_midnight())
+    values = batch.values_from_bronze(
+        rows(READINGS, days), captures, rows(EVENTS, days), fleet.machine_class
+    )
+    return batch.tiles_from_values(values, fleet.machine_class)
+
+
+def _crosses_midnight() -> pl.Expr:
+    length = (pl.col("values").list.len() * pl.col("period_us")).cast(pl.Duration("us"))
+    return (pl.col("ts") + length).dt.date() > pl.col("date")
+
+
+def _with_spill(platform: Platform, days: list[date], waveforms: Changes) -> list[date]:
+    """The days, and the day after each changed day with a capture that crosses midnight."""
+    if waveforms.version < 0 or not waveforms.days:
+        return days
+    crossing = (
+        platform.lake.scan(WAVEFORMS, waveforms.version)
+        .filter(pl.col("date").is_in(list(waveforms.days)) & _crosses_midnight())
+        .select(pl.col("date").unique())
+        .collect()
+    )
+    return sorted({*days, *(day + timedelta(days=1) for day in crossing["date"])})

@@ -1,0 +1,162 @@
+"""gold/features + gold/labels → ml/training_set → a signed, registered candidate."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from aegisops import signing
+from aegisops.machines.model import US_PER_SECOND
+from aegisops.modelling import bundle, split, training
+from aegisops.modelling.rows import labelled
+from aegisops.modelling.training import Progress
+from aegisops.registry import Version
+from aegisops.schemas.tables import EVENTS, FEATURES, LABELS, READINGS, TRAINING_SET, WAVEFORMS
+from aegisops_assets.steps.platform import Fleet, Platform
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingSet:
+    """One class's rows as written."""
+
+    machine_class: str
+    version: int
+    folds: dict[str, dict[str, int]]
+    """Fold → rows and rows before a failure."""
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A trained, signed and registered bundle."""
+
+    machine_class: str
+    bundle: Path
+    digest: str
+    registered: Version
+    figures: dict[str, float]
+
+
+def build_set(
+    platform: Platform, *, classes: Iterable[str] = (), seed: int = 0
+) -> list[TrainingSet]:
+    """Labelled rows with their fold: by machine and time, an embargo of one horizon between."""
+    lake, made = platform.lake, []
+    for fleet in platform.fleets(classes):
+        name = fleet.machine_class.name
+        features = lake.scan(FEATURES).filter(pl.col("machine_class") == name).collect()
+        labels = lake.scan(LABELS).filter(pl.col("machine_class") == name).collect()
+        if labels.is_empty():
+            continue
+        embargo = int(labels["horizon_us"][0])
+        rows = split.folds(labelled(features, labels), fleet.machine_class, embargo, seed)
+        version = lake.overwrite(
+            TRAINING_SET,
+            rows.with_columns(
+                pl.lit(name).alias("machine_class"), pl.col("ts").cast(pl.Datetime("us", "UTC"))
+            ),
+            predicate=f"machine_class = '{name}'",
+        )
+        counts = rows.group_by("fold").agg(pl.len(), pl.col("label").sum()).sort("fold")
+        folds = {fold: {"rows": n, "positive": p} for fold, n, p in counts.iter_rows()}
+        made.append(TrainingSet(name, version, folds))
+    return made
+
+
+def training_rows(platform: Platform, fleet: Fleet) -> pl.DataFrame:
+    """The class's current training set, times as int µs, sorted by machine and time."""
+    return (
+        platform.lake.scan(TRAINING_SET)
+        .filter(pl.col("machine_class") == fleet.machine_class.name)
+        .with_columns(pl.col("ts").cast(pl.Int64))
+        .sort("machine_id", "ts")
+        .collect()
+    )
+
+
+def train(
+    platform: Platform,
+    *,
+    classes: Iterable[str] = (),
+    recipe: training.Recipe | None = None,
+    progress: Progress = lambda *_: None,
+) -> list[Candidate]:
+    """Fit, write, sign and register a candidate per class.
+
+    The bundle's version and time come from its rows, so that the same data gives the same bytes
+    and the same digest; a model that is already there is not registered twice.
+    """
+    made = []
+    for fleet in platform.fleets(classes):
+        rows = training_rows(platform, fleet)
+        if rows.is_empty():
+            continue
+        horizon = _horizon(platform, fleet)
+        model = training.fit(
+            rows, fleet.machine_class, horizon=horizon, recipe=recipe, progress=progress
+        )
+        newest = datetime.fromtimestamp(int(rows["ts"].to_numpy().max()) // US_PER_SECOND, UTC)
+        version = f"{newest:%Y%m%d}-{_fingerprint(rows, model)}"
+        folder = platform.bundle_dir(fleet.machine_class.name, version)
+        tables = (READINGS, WAVEFORMS, EVENTS)
+        digest = bundle.write(
+            model,
+            folder,
+            version=version,
+            trained_at=f"{newest:%Y-%m-%dT%H:%M:%SZ}",
+            data_versions={t.name: platform.lake.version(t) for t in tables},
+            metrics=model.training,
+        )
+        made.append(_register(platform, fleet, folder, digest, model))
+    return made
+
+
+def _register(
+    platform: Platform, fleet: Fleet, folder: Path, digest: str, model: training.Model
+) -> Candidate:
+    name, keys = fleet.machine_class.name, platform.keys()
+    signing.sign(folder, keys.private)
+    signing.verify(folder, keys.public)
+    known = [v for v in platform.registry.history(name) if v.digest == digest]
+    registered = known[0] if known else None
+    if registered is None:
+        registered = platform.registry.register(
+            name,
+            folder,
+            digest=digest,
+            metrics={k: v for k, v in model.training.items() if v == v},  # noqa: PLR0124 - NaN
+            parameters=model.recipe.parameters() | {"rounds": model.rounds},
+            tags={
+                "bundle_version": folder.parent.name,
+                "feature_set": fleet.machine_class.feature_set,
+            },
+        )
+    return Candidate(name, folder, digest, registered, dict(model.training))
+
+
+def _horizon(platform: Platform, fleet: Fleet) -> int:
+    labels = (
+        platform.lake.scan(LABELS)
+        .filter(pl.col("machine_class") == fleet.machine_class.name)
+        .select("horizon_us")
+        .head(1)
+        .collect()
+    )
+    return int(labels["horizon_us"][0])
+
+
+def _fingerprint(rows: pl.DataFrame, model: training.Model) -> str:
+    whole = hashlib.sha256(rows.hash_rows(seed=0).to_numpy().tobytes())
+    settings: dict[str, Any] = {
+        "class": model.machine_class.model_dump(mode="json"),
+        "recipe": model.recipe.parameters(),
+        "horizon": model.horizon,
+    }
+    whole.update(json.dumps(settings, sort_keys=True).encode())
+    return whole.hexdigest()[:12]

@@ -1,0 +1,193 @@
+"""Is the candidate fit to serve? Checks on the test fold; the evidence lies beside the bundle."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from aegisops import scoring, signing, thresholds
+from aegisops.errors import AegisError, Permanent
+from aegisops.modelling import metrics
+from aegisops.modelling.measure import Exam
+from aegisops.modelling.rows import Floats, Matrix, matrix
+from aegisops.modelling.split import TEST
+from aegisops.names import Alias
+from aegisops_assets.steps.platform import Fleet, Platform
+from aegisops_assets.steps.training import training_rows
+
+EVIDENCE = "evidence.json"
+WORST_CALIBRATION_ERROR = 0.1
+REPLICATES = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One condition of promotion."""
+
+    name: str
+    passed: bool
+    why: str
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What promotion rests on; `digest` ties it to one bundle."""
+
+    machine_class: str
+    bundle_version: str
+    digest: str
+    checks: tuple[Check, ...]
+    figures: dict[str, Any]
+
+    @property
+    def passed(self) -> bool:
+        """Whether every check holds."""
+        return all(check.passed for check in self.checks)
+
+    def save(self, bundle: Path) -> Path:
+        """Write beside the bundle folder (inside it would break the signature)."""
+        path = bundle.with_name(EVIDENCE)
+        path.write_text(json.dumps(asdict(self), indent=1, sort_keys=True))
+        return path
+
+
+def load(bundle: Path) -> Evidence:
+    """The evidence of a bundle. Raises `Permanent` when it was never validated."""
+    try:
+        found = json.loads(bundle.with_name(EVIDENCE).read_text())
+    except (OSError, ValueError) as error:
+        raise Permanent(f"{bundle}: no validation evidence ({error}); run ml/validation") from error
+    checks = tuple(Check(**check) for check in found.pop("checks"))
+    return Evidence(checks=checks, **found)
+
+
+def validate(platform: Platform, *, classes: Iterable[str] = ()) -> list[Evidence]:
+    """Examine each class's candidate on machines and times it has not seen."""
+    made = []
+    for fleet in platform.fleets(classes):
+        name = fleet.machine_class.name
+        candidate = platform.registry.by_alias(name, Alias.CANDIDATE)
+        if candidate is None:
+            continue
+        bundle = platform.bundle_dir(name, candidate.tags["bundle_version"])
+        evidence = _examine(platform, fleet, bundle, candidate.digest)
+        evidence.save(bundle)
+        made.append(evidence)
+    return made
+
+
+def _examine(platform: Platform, fleet: Fleet, folder: Path, digest: str) -> Evidence:
+    checks = [_signature(platform, folder, digest)]
+    figures: dict[str, Any] = {}
+    if checks[0].passed:
+        rows = training_rows(platform, fleet).filter(pl.col("fold") == TEST)
+        loaded = scoring.load_bundle(folder)
+        exam = Exam(rows, fleet.machine_class, loaded.horizon_us, replicates=REPLICATES)
+        data = matrix(rows, fleet.machine_class)
+        probability = scoring.probabilities(loaded, data)
+        figures["candidate"] = exam.any_failure(probability, loaded.thresholds["elevated"])
+        figures["prevalence"] = float(exam.y.mean())
+        checks += [
+            *_beats_simple_rules(exam, data, probability, figures),
+            _calibrated(figures),
+            _no_worse_than_production(platform, exam, data, probability, figures),
+        ]
+    return Evidence(
+        fleet.machine_class.name, folder.parent.name, digest, tuple(checks), _finite(figures)
+    )
+
+
+def _signature(platform: Platform, folder: Path, digest: str) -> Check:
+    try:
+        signed = signing.verify(folder, platform.keys().public)
+    except AegisError as error:
+        return Check("signature_valid", passed=False, why=str(error))
+    same = signed == digest
+    why = f"digest {signed[:12]}" + ("" if same else f" is not the registered {digest[:12]}")
+    return Check("signature_valid", passed=same, why=why)
+
+
+def _beats_simple_rules(
+    exam: Exam, data: Matrix, probability: Floats, figures: dict[str, Any]
+) -> list[Check]:
+    found, prevalence = figures["candidate"]["pr_auc"], figures["prevalence"]
+    checks = [
+        Check(
+            "beats_prevalence",
+            passed=found > prevalence,
+            why=f"PR-AUC {found:.3f}, chance {prevalence:.3f}",
+        )
+    ]
+    if exam.machine_class.thresholds:
+        severity = thresholds.severity(exam.machine_class, data)
+        figures["limit_rules"], _ = exam.ranking(severity)
+        checks.append(_no_worse("not_worse_than_limit_rules", exam, probability, severity, figures))
+    return checks
+
+
+def _no_worse(
+    name: str, exam: Exam, ours: Floats, theirs: Floats, figures: dict[str, Any]
+) -> Check:
+    """Paired on the same rows: refused only when the other is better beyond chance (95 %)."""
+    mine, other = metrics.Ranking(exam.y, ours), metrics.Ranking(exam.y, theirs)
+    machine = exam.timeline.machine
+    gain = mine.average_precision() - other.average_precision()
+    drawn = metrics.machine_weights(machine, REPLICATES, seed=0)[:, machine]
+    between = metrics.interval(
+        np.array([mine.average_precision(w) - other.average_precision(w) for w in drawn])
+    )
+    figures[name] = {"pr_auc_gain": gain, **between}
+    high = between["high"]
+    upper = "unknown" if high is None else f"{high:+.3f}"
+    return Check(
+        name,
+        passed=high is None or high >= 0,
+        why=f"PR-AUC gain {gain:+.3f}, its 95 % interval ends at {upper}",
+    )
+
+
+def _calibrated(figures: dict[str, Any]) -> Check:
+    error = figures["candidate"]["calibration_error"]
+    return Check(
+        "calibrated",
+        passed=error <= WORST_CALIBRATION_ERROR,
+        why=f"calibration error {error:.3f}, at most {WORST_CALIBRATION_ERROR:g}",
+    )
+
+
+def _no_worse_than_production(
+    platform: Platform,
+    exam: Exam,
+    data: Matrix,
+    probability: Floats,
+    figures: dict[str, Any],
+) -> Check:
+    name, machine_class = "not_worse_than_production", exam.machine_class
+    production = platform.registry.by_alias(machine_class.name, Alias.PRODUCTION)
+    if production is None:
+        return Check(name, passed=True, why="nothing is in production yet")
+    folder = platform.bundle_dir(machine_class.name, production.tags["bundle_version"])
+    try:
+        serving = scoring.load_bundle(folder)
+    except AegisError as error:
+        return Check(name, passed=True, why=f"production cannot be loaded: {error}")
+    if serving.vector != machine_class.vector:
+        return Check(name, passed=True, why="production uses another feature set")
+    theirs = scoring.probabilities(serving, data)
+    return _no_worse(name, exam, probability, theirs, figures)
+
+
+def _finite(value: Any) -> Any:  # noqa: ANN401 - any JSON value
+    if isinstance(value, dict):
+        return {key: _finite(v) for key, v in value.items()}
+    if isinstance(value, list):
+        return [_finite(v) for v in value]
+    if isinstance(value, float) and not np.isfinite(value):
+        return None
+    return value.item() if isinstance(value, np.generic) else value
