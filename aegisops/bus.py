@@ -6,6 +6,8 @@ librdkafka's), so that all messages of a machine meet in one partition, in order
 
 from __future__ import annotations
 
+import contextlib
+import logging
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Self
 
@@ -20,7 +22,7 @@ from confluent_kafka import Producer as _Producer
 from confluent_kafka.admin import AdminClient, NewTopic
 
 from aegisops import names
-from aegisops.errors import AegisError, Permanent, Retryable, ServiceUnavailable
+from aegisops.errors import AegisError, ConfigurationError, Permanent, Retryable, ServiceUnavailable
 from aegisops.schema_registry import SchemaRegistry
 from aegisops.schemas import avro
 from aegisops.settings import KafkaSettings, Settings
@@ -29,7 +31,33 @@ Done = Callable[[Exception | None], None]
 """Called once per message, on the thread that polls: None = acknowledged by all replicas."""
 Headers = Mapping[str, str]
 
+log = logging.getLogger(__name__)
+
 _TIMEOUT = 10.0
+_PURGE_SECONDS = 1.0
+
+
+_TUNED: Mapping[str, Any] = {
+    "linger.ms": 20,
+    "compression.type": "zstd",
+    # Bounds what a broker that is away costs in memory; then `publish` says Retryable.
+    "queue.buffering.max.messages": 100_000,
+    "queue.buffering.max.kbytes": 65_536,
+}
+"""Producer options that AEGIS_KAFKA__OPTIONS may change."""
+_PROMISED: Mapping[str, Any] = {
+    "enable.idempotence": True,
+    "acks": "all",
+    "partitioner": "murmur2_random",
+}
+"""Producer options that what we claim about delivery and order rests on."""
+
+
+def _made(client: Callable[[dict[str, Any]], Any], options: dict[str, Any]) -> Any:  # noqa: ANN401
+    try:
+        return client(options)
+    except KafkaException as error:
+        raise ConfigurationError(f"AEGIS_KAFKA__OPTIONS: {error.args[0].str()}") from error
 
 
 def client_options(kafka: KafkaSettings) -> dict[str, Any]:
@@ -38,21 +66,17 @@ def client_options(kafka: KafkaSettings) -> dict[str, Any]:
 
 
 class Producer:
-    """Bytes in, acknowledged by all replicas, each once per producer session, in order per key."""
+    """Bytes in, acknowledged by all replicas, each once per producer session, in order per key.
+
+    When the broker ends the session for good (librdkafka's fatal errors, such as a lost sequence),
+    what was queued is reported as failed (`ServiceUnavailable`) and a new session begins. Whoever
+    sends such a message again may send it twice, so its receiver must know it by an id.
+    """
 
     def __init__(self, kafka: KafkaSettings) -> None:
-        self._producer = _Producer(
-            {
-                **client_options(kafka),
-                "enable.idempotence": True,
-                "acks": "all",
-                "partitioner": "murmur2_random",
-                "linger.ms": 20,
-                "compression.type": "zstd",
-                "queue.buffering.max.messages": 100_000,
-                "queue.buffering.max.kbytes": 65_536,
-            }
-        )
+        """Raises `ConfigurationError` for options librdkafka does not know; asks nobody yet."""
+        self._options = {**_TUNED, **client_options(kafka), **_PROMISED}
+        self._producer = _made(_Producer, self._options)
 
     def publish(
         self,
@@ -73,26 +97,48 @@ class Producer:
                 topic, value, key.encode(), on_delivery=report, headers=dict(headers or {}) or None
             )
         except BufferError as error:
-            raise Retryable(f"{topic}: the producer's queue is full") from error
+            raise Retryable(
+                f"{topic}: the producer's queue is full; poll, then try again"
+            ) from error
         except KafkaException as error:
+            self._begin_again_if_fatal(error)
             raise _as_failure(error.args[0]) from error
 
     def poll(self, seconds: float = 0.0) -> None:
         """Serve delivery reports, waiting at most `seconds` for the first."""
-        self._producer.poll(seconds)
+        try:
+            self._producer.poll(seconds)
+        except KafkaException as error:
+            self._begin_again_if_fatal(error)
 
     def flush(self, seconds: float = 30.0) -> None:
         """Wait until everything queued is acknowledged or has failed.
 
-        Raises `ServiceUnavailable` when messages are still queued after `seconds`.
+        Raises `ServiceUnavailable` when messages are still queued after `seconds`; they stay so.
         """
-        left = self._producer.flush(seconds)
+        try:
+            left = self._producer.flush(seconds)
+        except KafkaException as error:
+            self._begin_again_if_fatal(error)
+            raise _as_failure(error.args[0]) from error
         if left:
-            raise ServiceUnavailable(f"Kafka did not take {left} messages within {seconds:g} s")
+            raise ServiceUnavailable(
+                f"Kafka did not take {left} messages within {seconds:g} s; is the broker of "
+                "AEGIS_KAFKA__BOOTSTRAP there?"
+            )
 
     def __len__(self) -> int:
         """Messages not yet acknowledged."""
         return len(self._producer)
+
+    def _begin_again_if_fatal(self, error: KafkaException) -> None:
+        if not error.args[0].fatal():
+            return
+        log.error("Kafka ended the producer's session, a new one begins: %s", error.args[0].str())
+        ended, self._producer = self._producer, _made(_Producer, self._options)
+        ended.purge()
+        with contextlib.suppress(KafkaException):
+            ended.flush(_PURGE_SECONDS)  # calls the delivery reports of what was purged
 
 
 class Publisher:
@@ -134,8 +180,11 @@ class Publisher:
         return self
 
     def __exit__(self, failed: object, *_: object) -> None:
-        if failed is None:
-            self.flush()
+        try:
+            if failed is None:
+                self.flush()
+        finally:
+            self._registry.close()
 
     def _report(self, error: Exception | None) -> None:
         self._failure = self._failure or error
@@ -159,7 +208,7 @@ def ensure_topics(
     """
     if kafka.in_memory:
         return
-    admin = AdminClient(client_options(kafka))
+    admin = _made(AdminClient, client_options(kafka))
     wanted = [
         NewTopic(t, num_partitions=partitions, replication_factor=replication) for t in topics
     ]
@@ -172,10 +221,28 @@ def ensure_topics(
                 raise _as_failure(cause, f"create {topic}") from error
 
 
-def partitions_of(consumer: Consumer, topic: str) -> list[int]:
+def consumer(kafka: KafkaSettings, group: str, **options: str | int | bool) -> Consumer:
+    """A consumer that reads from the oldest message on and commits only when told.
+
+    `options` are librdkafka's with `_` for `.`: consumer(kafka, "g", max_poll_interval_ms=60_000).
+    """
+    named = {name.replace("_", "."): value for name, value in options.items()}
+    return _made(
+        Consumer,
+        {
+            "auto.offset.reset": "earliest",  # the default would skip what came before the start
+            "enable.auto.commit": False,
+            **client_options(kafka),
+            "group.id": group,
+            **named,
+        },
+    )
+
+
+def partitions_of(client: Consumer, topic: str) -> list[int]:
     """Partition numbers of a topic; empty when it does not exist."""
     try:
-        found = consumer.list_topics(topic, timeout=_TIMEOUT).topics.get(topic)
+        found = client.list_topics(topic, timeout=_TIMEOUT).topics.get(topic)
     except KafkaException as error:
         raise _as_failure(error.args[0]) from error
     return sorted(found.partitions) if found is not None and found.error is None else []
@@ -183,20 +250,20 @@ def partitions_of(consumer: Consumer, topic: str) -> list[int]:
 
 def watermarks(kafka: KafkaSettings, topic: str) -> dict[int, tuple[int, int]]:
     """Partition → (oldest offset held, next offset to be written)."""
-    with _Reader(kafka, "aegis-watermarks") as consumer:
+    with _Reader(kafka, "aegis-watermarks") as client:
         return {
-            p: consumer.get_watermark_offsets(TopicPartition(topic, p), timeout=_TIMEOUT)
-            for p in partitions_of(consumer, topic)
+            p: client.get_watermark_offsets(TopicPartition(topic, p), timeout=_TIMEOUT)
+            for p in partitions_of(client, topic)
         }
 
 
 def lag(kafka: KafkaSettings, group: str, topic: str) -> dict[int, int]:
     """Partition → messages the consumer group has not committed yet."""
-    with _Reader(kafka, group) as consumer:
-        partitions = [TopicPartition(topic, p) for p in partitions_of(consumer, topic)]
+    with _Reader(kafka, group) as client:
+        partitions = [TopicPartition(topic, p) for p in partitions_of(client, topic)]
         behind = {}
-        for committed in consumer.committed(partitions, timeout=_TIMEOUT) if partitions else []:
-            low, high = consumer.get_watermark_offsets(committed, timeout=_TIMEOUT)
+        for committed in client.committed(partitions, timeout=_TIMEOUT) if partitions else []:
+            low, high = client.get_watermark_offsets(committed, timeout=_TIMEOUT)
             at = low if committed.offset == OFFSET_INVALID else max(committed.offset, low)
             behind[committed.partition] = high - at
         return behind
@@ -206,9 +273,7 @@ class _Reader:
     """A consumer that only asks questions: it never subscribes, so it joins no group."""
 
     def __init__(self, kafka: KafkaSettings, group: str) -> None:
-        self._consumer = Consumer(
-            {**client_options(kafka), "group.id": group, "enable.auto.commit": False}
-        )
+        self._consumer = consumer(kafka, group)
 
     def __enter__(self) -> Consumer:
         return self._consumer
@@ -221,7 +286,8 @@ class _Reader:
 
 def _as_failure(error: KafkaError, action: str = "") -> AegisError:
     text = f"Kafka{': ' + action if action else ''}: {error.str()}"
-    if error.retriable() or error.code() in _AWAY:
+    # Fatal is the end of a client's session, not of the message: a new session may send it.
+    if error.retriable() or error.fatal() or error.code() in _AWAY:
         return ServiceUnavailable(text)
     return Permanent(text)
 
@@ -234,5 +300,12 @@ _AWAY = frozenset(
         KafkaError._TIMED_OUT,  # noqa: SLF001
         KafkaError._TIMED_OUT_QUEUE,  # noqa: SLF001
         KafkaError._RESOLVE,  # noqa: SLF001
+        KafkaError._PURGE_QUEUE,  # noqa: SLF001
+        KafkaError._PURGE_INFLIGHT,  # noqa: SLF001
+        KafkaError._FATAL,  # noqa: SLF001
+        # The broker lost or ended the producer's session, see Producer.
+        KafkaError.OUT_OF_ORDER_SEQUENCE_NUMBER,
+        KafkaError.UNKNOWN_PRODUCER_ID,
+        KafkaError.INVALID_PRODUCER_EPOCH,
     }
 )
