@@ -215,7 +215,7 @@ class OnlineStore:
         keys = {p: names.position_key(*p) for p in update.expected}
         with _translated(), self._redis.pipeline(transaction=True) as pipe:
             pipe.watch(*keys.values())
-            stored = _decode_positions(list(keys), [pipe.get(k) for k in keys.values()])
+            stored = _decode_positions(list(keys), pipe.mget(list(keys.values())))
             for partition, expected in update.expected.items():
                 if stored.get(partition) != expected:
                     raise Conflict(
