@@ -8,7 +8,6 @@ process group. Which children a stack has is not decided here.
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import logging
 import os
 import random
@@ -31,8 +30,22 @@ LONGEST_PAUSE = 30.0
 STEADY_SECONDS = 30.0
 """A child that lived this long starts again without the pause of earlier crashes."""
 GRACE_SECONDS = 20.0
-_PR_SET_PDEATHSIG = 1
+_LEAST_GRACE_SECONDS = 0.2
 _LAST_LINES = 12
+
+# Linux: ask the kernel for SIGTERM when the starting thread ends (PR_SET_PDEATHSIG is 1), make sure
+# that has not happened already, and become the child. A wrapper and no preexec_fn, because running
+# Python between fork and exec is not safe beside threads (and a warning from Python 3.12 on).
+_DIE_WITH_PARENT = """\
+import ctypes, os, signal, sys
+ctypes.CDLL(None).prctl(1, signal.SIGTERM)
+if os.getppid() != int(sys.argv[1]):
+    sys.exit("the supervisor is gone")
+try:
+    os.execvp(sys.argv[2], sys.argv[2:])
+except OSError as error:
+    sys.exit(f"{sys.argv[2]} cannot be run: {error}")
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,12 +81,20 @@ class Processes:
         self._running: dict[str, _Running] = {}
         self._lock = threading.RLock()
         self._stopping = threading.Event()
+        self._stopped = threading.Event()
         self._watcher: threading.Thread | None = None
         log_dir.mkdir(parents=True, exist_ok=True)
 
     def start(self, child: Child) -> None:
-        """Start a child; its output goes to `<log_dir>/<name>.log`."""
+        """Start a child; its output goes to `<log_dir>/<name>.log`, an earlier run's to `.log.1`.
+
+        Call it from a thread that lives as long as the child shall.
+        """
         with self._lock:
+            if child.name in self._running:
+                raise Permanent(f"{child.name} is already running")
+            if self.log_path(child.name).exists():
+                self.log_path(child.name).replace(self._log_dir / f"{child.name}.log.1")
             self._running[child.name] = _Running(child, self._spawn(child), self._clock())
         if self._watcher is None:
             self._watcher = threading.Thread(target=self._watch, name="processes", daemon=True)
@@ -125,22 +146,26 @@ class Processes:
             return {n: r.restarts for n, r in self._running.items()}
 
     def stop(self, grace: float = GRACE_SECONDS) -> None:
-        """Stop all children, last started first: SIGTERM, then SIGKILL after `grace` seconds."""
+        """Stop all children, last started first, each before the next.
+
+        SIGTERM first; what lives on when `grace` seconds for all have gone is killed, with
+        everything it started. Safe to call twice.
+        """
         self._stopping.set()
-        if self._watcher is not None and self._watcher is not threading.current_thread():
-            self._watcher.join()
         with self._lock:
-            for running in reversed(list(self._running.values())):
-                _signal(running.process, signal.SIGTERM)
             deadline = self._clock() + grace
             for running in reversed(list(self._running.values())):
+                _signal(running.process, signal.SIGTERM)
                 try:
-                    running.process.wait(max(deadline - self._clock(), 0.1))
+                    running.process.wait(max(deadline - self._clock(), _LEAST_GRACE_SECONDS))
                 except subprocess.TimeoutExpired:
                     log.warning("%s did not stop in %g s and is killed", running.child.name, grace)
                 _signal(running.process, signal.SIGKILL)
                 running.process.wait()
             self._running.clear()
+        self._stopped.set()
+        if self._watcher is not None and self._watcher is not threading.current_thread():
+            self._watcher.join()
 
     def __enter__(self) -> Self:
         return self
@@ -152,7 +177,11 @@ class Processes:
         while not self._stopping.wait(0.2):
             with self._lock:
                 for running in self._running.values():
-                    self._look_after(running)
+                    if not self._stopping.is_set():
+                        self._look_after(running)
+        # The kernel would end the children that this thread started again with this thread, in no
+        # order at all.
+        self._stopped.wait()
 
     def _look_after(self, running: _Running) -> None:
         code = running.process.poll()
@@ -174,25 +203,22 @@ class Processes:
     def _spawn(self, child: Child) -> subprocess.Popen[bytes]:
         with self.log_path(child.name).open("ab") as output:
             return subprocess.Popen(
-                list(child.command),
+                dying_with_parent(child.command),
                 env={**os.environ, **child.env},
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
-                preexec_fn=_die_with_parent if sys.platform == "linux" else None,  # noqa: PLW1509
             )
+
+
+def dying_with_parent(command: Sequence[str]) -> list[str]:
+    """The command, such that on Linux its process gets SIGTERM when the calling thread ends."""
+    if sys.platform != "linux":
+        return list(command)
+    return [sys.executable, "-I", "-S", "-c", _DIE_WITH_PARENT, str(os.getpid()), *command]
 
 
 def _signal(process: subprocess.Popen[bytes], number: signal.Signals) -> None:
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(process.pid, number)
-
-
-_libc = ctypes.CDLL(None) if sys.platform == "linux" else None
-
-
-def _die_with_parent() -> None:
-    # The library is loaded before the fork: nothing may be imported between fork and exec.
-    if _libc is not None:
-        _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)

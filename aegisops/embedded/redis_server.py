@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Self
 
 from aegisops.embedded import ports
+from aegisops.embedded.processes import dying_with_parent
 from aegisops.errors import ConfigurationError, ServiceUnavailable
 
 _READY_SECONDS = 10.0
@@ -125,5 +126,5 @@ class RedisServer:
 
 def _spawn(port: int, output: int) -> subprocess.Popen[bytes]:
     return subprocess.Popen(
-        command(port), stdin=subprocess.DEVNULL, stdout=output, stderr=output, close_fds=True
+        dying_with_parent(command(port)), stdin=subprocess.DEVNULL, stdout=output, stderr=output
     )

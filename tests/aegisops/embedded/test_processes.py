@@ -69,6 +69,53 @@ def test_stop_ends_children_that_ignore_the_polite_signal_and_their_children(tmp
     until(lambda: not _lives(grandchild))
 
 
+def test_children_stop_one_after_the_other_last_first_even_restarted_ones(tmp_path):
+    order = tmp_path / "order"
+    code = (
+        "import signal, sys, time\n"
+        "def end(*_):\n"
+        "    time.sleep(0.1)\n"
+        f"    with open({str(order)!r}, 'a') as f: f.write(sys.argv[1])\n"
+        "    sys.exit()\n"
+        "signal.signal(signal.SIGTERM, end)\n"
+        "print('up', flush=True)\n"
+        "time.sleep(60)"
+    )
+    processes = Processes(tmp_path / "logs")
+    for name in "abc":
+        processes.start(Child(name, [sys.executable, "-c", code, name]))
+        until(lambda name=name: "up" in processes.tail(name))
+    first = processes.pids()["c"]
+    os.kill(first, signal.SIGKILL)
+    until(lambda: processes.pids().get("c", first) != first)
+    until(lambda: processes.log_path("c").read_text().count("up") == 2)
+    processes.stop()
+    processes.stop()
+    assert order.read_text() == "cba"
+
+
+def test_a_second_run_keeps_the_log_of_the_one_before(tmp_path):
+    for word in ("one", "two"):
+        with Processes(tmp_path) as processes:
+            processes.start(python("job", f"print({word!r})", restart=False))
+            until(lambda word=word: processes.tail("job") == word)
+    assert (tmp_path / "job.log.1").read_text() == "one\n"
+
+
+def test_a_program_that_is_not_there_says_so(tmp_path):
+    with Processes(tmp_path) as processes:
+        processes.start(Child("ghost", ["/no/such/program"], restart=False, ready=lambda: False))
+        with pytest.raises(Permanent, match="/no/such/program cannot be run"):
+            processes.wait_ready("ghost", 10)
+
+
+def test_two_children_of_one_name_are_refused(tmp_path):
+    with Processes(tmp_path) as processes:
+        processes.start(python("worker", WAIT))
+        with pytest.raises(Permanent, match="worker is already running"):
+            processes.start(python("worker", WAIT))
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="the kernel's parent-death signal is Linux's")
 def test_no_child_outlives_a_killed_supervisor(tmp_path):
     code = (
