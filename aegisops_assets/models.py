@@ -154,7 +154,7 @@ def production(
     from aegisops_assets.steps import promotion
 
     made = promotion.promote(
-        platform, decided_by=f"dagster run {context.run_id}", classes=config.classes
+        platform, decided_by=f"dagster run {context.run.run_id}", classes=config.classes
     )
     yield dg.MaterializeResult(
         metadata={
