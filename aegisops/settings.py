@@ -62,7 +62,7 @@ class StreamSettings(BaseModel, frozen=True, extra="forbid"):
     feature_commit_seconds: float = 0.5
     max_future_seconds: float = 300.0
     """A reading dated further ahead of arrival than this is quarantined."""
-    max_past_days: float = 3_650.0
+    max_past_days: float = 7_300.0
     """A reading older than this at arrival is quarantined."""
     instance: str = "0"
     """Tells several processes of one application apart; stable over restarts."""
