@@ -214,7 +214,7 @@ def ensure_topics(
     ]
     for topic, future in admin.create_topics(wanted, request_timeout=_TIMEOUT).items():
         try:
-            future.result(_TIMEOUT)
+            future.result()  # ends by itself at request_timeout
         except KafkaException as error:
             cause = error.args[0]
             if cause.code() != KafkaError.TOPIC_ALREADY_EXISTS:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import sys
 import warnings
 from functools import partial
 from pathlib import Path
@@ -11,6 +13,8 @@ from typing import Any
 import httpx
 import pytest
 
+from aegisops.embedded import ports
+from aegisops.embedded.processes import Child, Processes
 from aegisops.embedded.schema_registry import main
 from aegisops.embedded.schema_store import SchemaStore
 
@@ -179,3 +183,24 @@ def test_a_taken_port_ends_the_command_with_a_message(http, capsys, tmp_path, mo
     assert main(["--db", str(tmp_path / "x.sqlite")]) == 2
     assert "AEGIS_REGISTRY__URL" in capsys.readouterr().err
     assert not (tmp_path / "x.sqlite").exists()
+
+
+def test_the_command_serves_at_the_settings_port_and_remembers_over_a_restart(tmp_path):
+    url = f"http://{ports.LOOPBACK}:{ports.free_port()}"
+    environment = {"AEGIS_REGISTRY__URL": url, "AEGIS_DATA_DIR": str(tmp_path)}
+    command = [sys.executable, "-m", "aegisops.embedded.schema_registry"]
+
+    def ready() -> bool:
+        with contextlib.suppress(httpx.HTTPError):
+            return httpx.get(url).is_success
+        return False
+
+    ids = []
+    for _ in range(2):
+        with Processes(tmp_path / "logs") as processes:
+            processes.start(Child("registry", command, environment, ready))
+            processes.wait_ready("registry", 30)
+            body = {"schema": PLAIN}
+            ids.append(httpx.post(f"{url}/subjects/s/versions", json=body).json()["id"])
+    assert ids[0] == ids[1]
+    assert (tmp_path / "schema_registry.sqlite").exists()

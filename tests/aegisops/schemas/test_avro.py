@@ -142,7 +142,7 @@ def corrupt(draw: Any, payload: bytes) -> bytes:
     return payload[:5] + bytes(bytes_)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(st.data())
 def test_a_corrupt_message_never_changes_the_rows_of_the_others(data: st.DataObject):
     good = payloads(data.draw(st.sampled_from([1, 5, 24, 60])))
@@ -163,7 +163,7 @@ def test_a_corrupt_message_never_changes_the_rows_of_the_others(data: st.DataObj
             assert alone.drop(avro.ROW).equals(frame.filter(pl.col(avro.ROW) == i).drop(avro.ROW))
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(st.data())
 def test_the_scan_trusts_nothing_that_the_check_refuses(data: st.DataObject):
     bodies = [p[5:] for p in payloads(60)]
@@ -175,7 +175,7 @@ def test_the_scan_trusts_nothing_that_the_check_refuses(data: st.DataObject):
     assert not all(doubted), "plain messages pass the scan"
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(st.data())
 def test_what_passes_the_check_reads_alike_in_an_independent_reader(data: st.DataObject):
     bytes_ = corrupt(data.draw, payloads(3)[2])
