@@ -102,7 +102,7 @@ def manifest(
         "modes": list(model.modes),
         "mode_thresholds": model.mode_thresholds,
         "normals": model.normals,
-        "recipe": {**asdict(model.recipe), "trees": model.rounds},
+        "recipe": {**asdict(model.recipe), "chosen_rounds": model.rounds},
         "training": model.training,
         "trained_at": trained_at,
         "data_versions": dict(data_versions),

@@ -190,7 +190,7 @@ def _compare(study: _Study, rows: pl.DataFrame, horizon: int, inputs: tuple[str,
         "baselines": _baselines(study, rows, horizon, inputs, exam),
         "training": {
             **model.training,
-            "trees": model.rounds,
+            "trees": model.rounds * model.recipe.parallel_trees,
             "calibration": model.calibration.method,
             "calibrated_on": model.calibrated_on,
         },

@@ -49,13 +49,18 @@ HIGH_CEILING = 0.9
 class Recipe:
     """Settings of one training; equal recipe, rows and version of xgboost give equal bytes."""
 
-    rounds: int = 200
-    min_rounds: int = 60
+    rounds: int = 25
+    """Boosting rounds of `parallel_trees` trees; 200 trees cost serving about 0.3 ms a row."""
+    parallel_trees: int = 8
+    """Small forests instead of single trees: with tens of failures, averaging beats boosting on
+    (PR-AUC on unseen machines .60 against .56 of the Azure rows at 24 h without errors)."""
+    min_rounds: int = 10
     """Early stopping on few failures is noisy; it may not stop before this."""
-    early_stopping: int = 40
-    mode_rounds: int = 100
+    early_stopping: int = 8
+    mode_rounds: int = 25
+    mode_parallel_trees: int = 2
     max_depth: int = 3
-    learning_rate: float = 0.05
+    learning_rate: float = 0.25
     subsample: float = 0.7
     columns: float = 0.3
     min_child_weight: float = 5.0
@@ -79,6 +84,7 @@ class Recipe:
             "colsample_bynode": self.columns,
             "min_child_weight": self.min_child_weight,
             "reg_lambda": self.reg_lambda,
+            "num_parallel_tree": self.parallel_trees,
             "scale_pos_weight": self.positive_weight,
             "seed": self.seed,
             "nthread": self.threads,
@@ -203,7 +209,10 @@ class _Fitter:
 
     def fit(self, y: Labels, where: Labels | slice, rounds: int) -> xgb.Booster:
         matrix_ = self._dmatrix(y, where)
-        return xgb.train(self.recipe.parameters(), matrix_, rounds)
+        parameters = self.recipe.parameters()
+        if y.ndim > 1:
+            parameters["num_parallel_tree"] = self.recipe.mode_parallel_trees
+        return xgb.train(parameters, matrix_, rounds)
 
     def early_stopped(self, y: Labels, late: Labels) -> tuple[int, Floats]:
         """The number of trees the late rows like best, and their margins by that many."""

@@ -88,7 +88,7 @@ def fleet(machines: int = 24, seed: int = 0) -> tuple[pl.DataFrame, pl.DataFrame
     )
 
 
-QUICK = Recipe(rounds=40, mode_rounds=20, learning_rate=0.2, min_rounds=20)
+QUICK = Recipe(rounds=15, parallel_trees=4, mode_rounds=15)
 
 
 @pytest.fixture(scope="session")

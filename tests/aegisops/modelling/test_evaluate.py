@@ -8,7 +8,7 @@ from aegisops.modelling.evaluate import evaluate
 from aegisops.modelling.training import Recipe
 
 H = 3_600_000_000
-QUICK = Recipe(rounds=30, mode_rounds=10, learning_rate=0.2, min_rounds=20)
+QUICK = Recipe(rounds=15, parallel_trees=4, mode_rounds=15)
 
 
 @pytest.fixture(scope="module")
