@@ -137,14 +137,14 @@ def test_forgotten_state_is_replaced_as_a_whole(store):
 
 def test_the_raw_buffer_is_capped_and_expires(store, client):
     position = None
-    for i in range(900):
+    for i in range(750):
         update = PartitionUpdate(
             {("t", 0): Position("c", i)}, {("t", 0): position}, raw={"m": b"%d" % i}
         )
         store.write(update)
         position = Position("c", i)
-    assert client.xlen(names.raw_key("m")) < 800
-    assert [blob for _, blob in store.raw("m", 2)] == [b"898", b"899"]
+    assert client.xlen(names.raw_key("m")) < 720
+    assert [blob for _, blob in store.raw("m", 2)] == [b"748", b"749"]
     assert client.ttl(names.raw_key("m")) > 0
 
 

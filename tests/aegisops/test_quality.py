@@ -195,7 +195,7 @@ def test_judging_does_not_change_the_levels_it_was_given():
     assert before == {("m-1", "cycles"): Level(NOW, 1.0)}
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(
     st.lists(st.tuples(st.integers(-9, 4), st.integers(0, 900)), min_size=1, max_size=25),
     st.integers(1, 5),
@@ -237,7 +237,7 @@ any_message = st.tuples(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(st.lists(any_message, max_size=6))
 def test_whatever_arrives_is_either_good_within_its_contract_or_rejected_with_a_reason(rows):
     judged = judge(*((machine, *blocks) for machine, blocks in rows))
