@@ -5,16 +5,17 @@ from __future__ import annotations
 import logging
 import sys
 
-import uvicorn
-
-from aegisops.errors import AegisError
-from aegisops.settings import Settings
-from serving.app import create_app
-from serving.service import build
-
 
 def main() -> int:
     """Serve until a signal; 2 when the configuration or a dependency does not allow a start."""
+    _import_xgboost_alone()
+    import uvicorn
+
+    from aegisops.errors import AegisError
+    from aegisops.settings import Settings
+    from serving.app import create_app
+    from serving.service import build
+
     logging.basicConfig(
         level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
     )
@@ -38,6 +39,22 @@ def main() -> int:
         log_config=None,
     )
     return 0
+
+
+def _import_xgboost_alone() -> None:
+    """Import xgboost without scikit-learn and pandas.
+
+    It imports both where they are installed, for estimator classes and inputs the API does not use:
+    five sixths of its import time and 130 MB.
+    """
+    hidden = [name for name in ("sklearn", "pandas") if name not in sys.modules]
+    for name in hidden:
+        sys.modules[name] = None  # type: ignore[assignment]  # None makes an import fail
+    try:
+        import xgboost  # noqa: F401
+    finally:
+        for name in hidden:
+            del sys.modules[name]
 
 
 if __name__ == "__main__":

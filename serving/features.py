@@ -31,6 +31,8 @@ REMEMBERED = 100_000
 """Answers of the lake kept at most."""
 PER_MACHINE_SECONDS = 0.01
 """Added to the time budget for each further machine of a batch."""
+COLD_SECONDS = 10.0
+"""Added for the first answer from the lake, which imports its libraries."""
 PENDING = 32
 """On-demand computations that may wait; more are refused at once."""
 
@@ -83,6 +85,7 @@ class FeatureReader:
         self._registrations: dict[str, tuple[float, Machine]] = {}
         self._fleet: tuple[float, Mapping[str, Machine]] = (float("-inf"), {})
         self._computed: dict[str, tuple[float, Vector | Unusable]] = {}
+        self._lake_is_warm = False
         self._wanted: dict[str, asyncio.Future[FeatureVector | None]] = {}
         self._fetching: asyncio.Task[None] | None = None
         self._running: dict[tuple[str | int, ...], asyncio.Task[dict[str, Vector | Unusable]]] = {}
@@ -241,6 +244,8 @@ class FeatureReader:
             self._running[key] = task
             task.add_done_callback(lambda _: self._running.pop(key, None))
         budget = self._budget + PER_MACHINE_SECONDS * (len(group) - 1)
+        if not self._lake_is_warm:
+            budget += COLD_SECONDS
         try:
             async with asyncio.timeout(budget):
                 # Shielded: a reading that comes too late for this answer serves the next.
@@ -262,6 +267,7 @@ class FeatureReader:
             detail = "There are no fresh features, and the lake cannot be read."
             answers = _all(group, Cause.LAKE_AWAY, detail)
         else:
+            self._lake_is_warm = True
             answers = {
                 m.machine_id: self._judge_age(vectors.get(m.machine_id), machine_class, at)
                 for m in group

@@ -138,6 +138,8 @@ class LakeFeatures:
             self.lake.scan(EVENTS).filter(mine).collect(),
             machine_class,
         )
+        if at is not None:  # a capture that began before `at` may reach beyond it
+            values = values.filter(pl.col("ts") <= at)
         tiles = tiles_from_values(values, machine_class)
         if old is None:
             return tiles

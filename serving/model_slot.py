@@ -49,7 +49,7 @@ class Refusal:
 
 @dataclass(slots=True)
 class _Slot:
-    pointer: bytes = b""
+    pointer: bytes | None = None
     loaded: Loaded | None = None
     refusal: Refusal | None = None
     retry_at: float = 0.0
@@ -115,7 +115,7 @@ class ModelSlots:
         try:
             version, digest = _parse(pointer, path)
             loaded = self._take(path.parent / version / "bundle", version, digest)
-        except (AegisError, OSError, ValueError, KeyError) as error:
+        except (AegisError, OSError, ValueError, KeyError, TypeError) as error:
             self._refuse(name, slot, pointer, version, error)
             return
         slot.pointer, slot.loaded, slot.refusal = pointer, loaded, None

@@ -47,6 +47,9 @@ class Publisher(Protocol):
     def poll(self) -> None:
         """Serve delivery reports without waiting."""
 
+    def close(self) -> None:
+        """Let go of the connection."""
+
 
 @dataclass(frozen=True, slots=True)
 class Message:
@@ -147,17 +150,19 @@ class Outbox:
 
     def _take_reports(self) -> None:
         delivered: list[tuple[int]] = []
+        failure: str | None = None
         while self._reports:
             number, error = self._reports.popleft()
             self._in_flight.discard(number)
             if error is None:
                 delivered.append((number,))
-                self.failure = None
             else:
-                if self.failure is None:
-                    log.error("audit record not delivered, will be sent again: %s", error)
-                self.failure = str(error)
+                failure = str(error)
                 self._sent = min(self._sent, number - 1)
+        if failure is not None and self.failure is None:
+            log.error("records are not delivered and will be sent again: %s", failure)
+        if failure is not None or delivered:
+            self.failure = failure
         if delivered:
             self._db.execute("BEGIN IMMEDIATE")
             self._db.executemany("DELETE FROM outbox WHERE id = ?", delivered)

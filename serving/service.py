@@ -87,6 +87,7 @@ class Service:
         if self.outbox.depth:
             log.warning("%d records stay in the outbox for the next start", self.outbox.depth)
         self.outbox.close()
+        self.publisher.close()
         await self.store.aclose()
         self.executor.shutdown(wait=False, cancel_futures=True)
 

@@ -39,10 +39,10 @@ class KafkaPublisher:
 
     def prepare(self) -> None:
         """Register the contracts (blocking); `Retryable` while the registry is away."""
-        registry = self._make_registry()
-        for topic in TOPICS:
-            if topic not in self._ids:
-                self._ids[topic] = registry.register(subject(topic), avro.contract(topic).text)
+        with self._make_registry() as registry:
+            for topic in TOPICS:
+                if topic not in self._ids:
+                    self._ids[topic] = registry.register(subject(topic), avro.contract(topic).text)
         if self._producer is None:
             self._producer = self._make_producer()
 
@@ -58,3 +58,7 @@ class KafkaPublisher:
         """Serve delivery reports without waiting."""
         if self._producer is not None:
             self._producer.poll()
+
+    def close(self) -> None:
+        """Let go of the producer; what it had not delivered is still in the outbox."""
+        self._producer = None

@@ -1,14 +1,20 @@
-"""A whole API on real parts: redis-server, a signed bundle, an outbox; Kafka by a small recorder."""
+"""A whole API on real parts: redis-server, a signed bundle, an outbox; Kafka is a recorder."""
 
 from __future__ import annotations
 
+import asyncio
+import atexit
+import io
 import json
+import shutil
+import tempfile
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import fastavro
 import httpx
 import numpy as np
 import pytest
@@ -17,8 +23,9 @@ import xgboost as xgb
 from aegisops import signing
 from aegisops.embedded.redis_server import RedisServer
 from aegisops.machines import MachineClass, load_class
-from aegisops.names import features_key, machine_key
+from aegisops.names import PREDICTIONS_TOPIC, features_key, machine_key
 from aegisops.online_store import FeatureVector, Machine, OnlineStore, connect
+from aegisops.schemas import avro
 from aegisops.scoring import bundle_digest
 from aegisops.settings import ApiSettings, RedisSettings, Settings
 from aegisops.tokens import mint
@@ -50,11 +57,31 @@ class Recorder:
     def poll(self) -> None:
         pass
 
+    def close(self) -> None:
+        pass
+
 
 def write_bundle(
     settings: Settings, machine_class: MachineClass = SPINDLE, version: str = "1", trees: int = 20
 ) -> Path:
     """A signed bundle whose risk follows vibration RMS; not yet promoted."""
+    folder = settings.bundles_dir / machine_class.name / version / "bundle"
+    folder.parent.mkdir(parents=True)
+    template = _TEMPLATES.get((machine_class.name, version, trees))
+    if template is None:
+        template = _TEMPLATES[machine_class.name, version, trees] = _train(
+            Path(tempfile.mkdtemp(prefix="bundle-")), machine_class, version, trees
+        )
+        atexit.register(shutil.rmtree, template, ignore_errors=True)
+    shutil.copytree(template, folder)
+    signing.sign(folder, signing.ensure_keys(settings.keys_dir).private)
+    return folder
+
+
+_TEMPLATES: dict[tuple[str, str, int], Path] = {}
+
+
+def _train(folder: Path, machine_class: MachineClass, version: str, trees: int) -> Path:
     rng = np.random.default_rng(int(version))
     width = len(machine_class.vector)
     x = rng.normal(size=(400, width)).astype(np.float32)
@@ -67,8 +94,6 @@ def write_bundle(
     many = xgb.DMatrix(
         x, np.stack([y, *([1 - y] * (len(modes) - 1))], 1), feature_names=list(machine_class.vector)
     )
-    folder = settings.bundles_dir / machine_class.name / version / "bundle"
-    folder.mkdir(parents=True)
     failure.save_model(folder / "failure.ubj")
     xgb.train(params, many, 5).save_model(folder / "modes.ubj")
     manifest = {
@@ -88,7 +113,6 @@ def write_bundle(
         "metrics": {},
     }
     (folder / "manifest.json").write_text(json.dumps(manifest))
-    signing.sign(folder, signing.ensure_keys(settings.keys_dir).private)
     return folder
 
 
@@ -101,9 +125,9 @@ def promote(settings: Settings, version: str, machine_class: MachineClass = SPIN
 
 
 @pytest.fixture(scope="session")
-def redis_url() -> Iterator[str]:
-    with RedisServer() as server:
-        yield server.url
+def redis_url(redis_server: RedisServer) -> str:
+    """A database of our own on the shared server; it is emptied after each test."""
+    return redis_server.url.removesuffix("/0") + "/7"
 
 
 @pytest.fixture
@@ -171,6 +195,17 @@ def promoted(settings: Settings) -> Path:
     return folder
 
 
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@pytest.fixture
+async def api(settings: Settings, promoted: Path) -> AsyncIterator[Running]:
+    async with running(settings) as started:
+        yield started
+
+
 @dataclass
 class Running:
     """A started API and a client that calls it."""
@@ -183,11 +218,30 @@ class Running:
     def outbox(self) -> Outbox:
         return self.service.outbox
 
+    async def predict(self, machine_id: str, **more: object) -> httpx.Response:
+        body = {"machine_id": machine_id, **more}
+        return await self.client.post("/api/v1/predict", json=body)
+
+    async def until(self, condition: Callable[[], bool]) -> None:
+        """Let the background work run until it has done something."""
+        async with asyncio.timeout(10):
+            while not condition():  # noqa: ASYNC110 - the pump sets no event
+                await asyncio.sleep(0.005)
+
+    async def records(self, count: int) -> list[dict[str, object]]:
+        """The first `count` audit records that reached Kafka, decoded."""
+        await self.until(lambda: len(self.recorder.sent) >= count)
+        schema = avro.contract(PREDICTIONS_TOPIC).schema
+        bodies = [io.BytesIO(value) for topic, _, value in self.recorder.sent]
+        return [fastavro.schemaless_reader(body, schema, None) for body in bodies]
+
 
 @asynccontextmanager
-async def running(settings: Settings, role: str = "operator", **scope: list[str]) -> AsyncIterator[Running]:
+async def running(
+    settings: Settings, role: str = "operator", *, kafka: bool = False, **scope: list[str]
+) -> AsyncIterator[Running]:
     recorder = Recorder()
-    service = build(settings, publisher=recorder)
+    service = build(settings, publisher=None if kafka else recorder)
     app = create_app(service)
     token = mint(settings, "tester", role, **scope)
     async with app.router.lifespan_context(app):
