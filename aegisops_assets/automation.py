@@ -28,6 +28,15 @@ everything = dg.define_asset_job(
 JOBS = (build_features, train_and_promote, everything)
 
 
+UNFINISHED = [
+    dg.DagsterRunStatus.QUEUED,
+    dg.DagsterRunStatus.NOT_STARTED,
+    dg.DagsterRunStatus.STARTING,
+    dg.DagsterRunStatus.STARTED,
+    dg.DagsterRunStatus.CANCELING,
+]
+
+
 @dg.sensor(
     job=build_features,
     minimum_interval_seconds=30,
@@ -47,7 +56,10 @@ def bronze_changes(
     ]
     wanted = {t.name: now[t.name] for t in (READINGS, WAVEFORMS, EVENTS)}
     requests = []
-    if _processed(platform) != wanted:
+    # A live writer commits every few seconds: without this, runs would queue up behind one another
+    # and two would write one table. Nothing is lost, the next tick compares again.
+    is_busy = context.instance.get_runs_count(dg.RunsFilter(statuses=UNFINISHED)) > 0
+    if _processed(platform) != wanted and not is_busy:
         versions = "-".join(str(version) for version in wanted.values())
         requests.append(dg.RunRequest(run_key=f"features@{versions}"))
     return dg.SensorResult(asset_events=events, run_requests=requests, cursor=json.dumps(now))

@@ -47,7 +47,12 @@ def training_set(
     yield dg.MaterializeResult(
         metadata={
             "dagster/row_count": sum(f["rows"] for s in sets for f in s.folds.values()),
-            **{s.machine_class: dg.MetadataValue.json(s.folds) for s in sets},
+            **{
+                s.machine_class: dg.MetadataValue.json(
+                    {"skipped": s.skipped} if s.skipped else s.folds
+                )
+                for s in sets
+            },
         }
     )
     yield from checks.run(platform, TRAINING_SET)

@@ -6,6 +6,8 @@ commit as the rows, so that a crash can neither skip nor repeat a change.
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import date
@@ -31,6 +33,12 @@ def processed_version(target: DeltaTable, source: Table) -> int:
     """Version of `source` the target's rows were made from; -1 = none."""
     version = target.transaction_version(source.name)
     return -1 if version is None else version
+
+
+def fingerprint(value: object) -> int:
+    """A number for a Delta app transaction that changes whenever the JSON `value` does."""
+    text = json.dumps(value, sort_keys=True, default=str)
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8]) >> 1
 
 
 def changes(lake: Lake, source: Table, processed: int, *, full: bool = False) -> Changes:

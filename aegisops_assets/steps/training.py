@@ -18,7 +18,15 @@ from aegisops.modelling import bundle, split, training
 from aegisops.modelling.rows import labelled
 from aegisops.modelling.training import Progress
 from aegisops.registry import Version
-from aegisops.schemas.tables import EVENTS, FEATURES, LABELS, READINGS, TRAINING_SET, WAVEFORMS
+from aegisops.schemas.tables import (
+    EVENTS,
+    FEATURES,
+    LABELS,
+    READINGS,
+    TILES,
+    TRAINING_SET,
+    WAVEFORMS,
+)
 from aegisops_assets.steps.platform import Fleet, Platform
 
 
@@ -30,6 +38,8 @@ class TrainingSet:
     version: int
     folds: dict[str, dict[str, int]]
     """Fold → rows and rows before a failure."""
+    skipped: str = ""
+    """Why the class has no training set."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,26 +56,45 @@ class Candidate:
 def build_set(
     platform: Platform, *, classes: Iterable[str] = (), seed: int = 0
 ) -> list[TrainingSet]:
-    """Labelled rows with their fold: by machine and time, an embargo of one horizon between."""
+    """Labelled rows with their fold: by machine and time, an embargo of one horizon between.
+
+    A class with too few failures is left out, with the reason; its old rows are removed, so that
+    nothing trains on them. Raises `TooFewFailures` when no class is left.
+    """
     lake, made = platform.lake, []
     for fleet in platform.fleets(classes):
         name = fleet.machine_class.name
-        features = lake.scan(FEATURES).filter(pl.col("machine_class") == name).collect()
-        labels = lake.scan(LABELS).filter(pl.col("machine_class") == name).collect()
+        pinned = {t: lake.version(t) for t in (FEATURES, LABELS)}
+        features, labels = (
+            lake.scan(t, v).filter(pl.col("machine_class") == name).collect()
+            for t, v in pinned.items()
+            if v >= 0
+        )
         if labels.is_empty():
             continue
         embargo = int(labels["horizon_us"][0])
-        rows = split.folds(labelled(features, labels), fleet.machine_class, embargo, seed)
+        predicate = f"machine_class = '{name}'"
+        try:
+            rows = split.folds(labelled(features, labels), fleet.machine_class, embargo, seed)
+        except split.TooFewFailures as error:
+            version = lake.overwrite(
+                TRAINING_SET, lake.scan(TRAINING_SET).collect().clear(), predicate
+            )
+            made.append(TrainingSet(name, version, {}, skipped=str(error)))
+            continue
         version = lake.overwrite(
             TRAINING_SET,
             rows.with_columns(
                 pl.lit(name).alias("machine_class"), pl.col("ts").cast(pl.Datetime("us", "UTC"))
             ),
-            predicate=f"machine_class = '{name}'",
+            predicate=predicate,
+            transactions={f"{t.name}/{name}": v for t, v in pinned.items()},
         )
         counts = rows.group_by("fold").agg(pl.len(), pl.col("label").sum()).sort("fold")
         folds = {fold: {"rows": n, "positive": p} for fold, n, p in counts.iter_rows()}
         made.append(TrainingSet(name, version, folds))
+    if made and all(s.skipped for s in made):
+        raise split.TooFewFailures("; ".join(s.skipped for s in made))
     return made
 
 
@@ -102,15 +131,15 @@ def train(
             rows, fleet.machine_class, horizon=horizon, recipe=recipe, progress=progress
         )
         newest = datetime.fromtimestamp(int(rows["ts"].to_numpy().max()) // US_PER_SECOND, UTC)
-        version = f"{newest:%Y%m%d}-{_fingerprint(rows, model)}"
+        versions = _data_versions(platform, fleet)
+        version = f"{newest:%Y%m%d}-{_fingerprint(rows, model, versions)}"
         folder = platform.bundle_dir(fleet.machine_class.name, version)
-        tables = (READINGS, WAVEFORMS, EVENTS)
         digest = bundle.write(
             model,
             folder,
             version=version,
             trained_at=f"{newest:%Y-%m-%dT%H:%M:%SZ}",
-            data_versions={t.name: platform.lake.version(t) for t in tables},
+            data_versions=versions,
             metrics=model.training,
         )
         made.append(_register(platform, fleet, folder, digest, model))
@@ -140,6 +169,18 @@ def _register(
     return Candidate(name, folder, digest, registered, dict(model.training))
 
 
+def _data_versions(platform: Platform, fleet: Fleet) -> dict[str, int]:
+    """Table → version the training rows were made from; live writers have moved on since."""
+    lake, name = platform.lake, fleet.machine_class.name
+    trained = lake.open(TRAINING_SET)
+    found = {t.name: trained.transaction_version(f"{t.name}/{name}") for t in (FEATURES, LABELS)}
+    vectors = lake.open(FEATURES, found[FEATURES.name])
+    found[TILES.name] = vectors.transaction_version(f"{TILES.name}/{name}")
+    tiles = lake.open(TILES, found[TILES.name])
+    found |= {t.name: tiles.transaction_version(t.name) for t in (READINGS, WAVEFORMS, EVENTS)}
+    return {name: version for name, version in found.items() if version is not None}
+
+
 def _horizon(platform: Platform, fleet: Fleet) -> int:
     labels = (
         platform.lake.scan(LABELS)
@@ -151,12 +192,13 @@ def _horizon(platform: Platform, fleet: Fleet) -> int:
     return int(labels["horizon_us"][0])
 
 
-def _fingerprint(rows: pl.DataFrame, model: training.Model) -> str:
+def _fingerprint(rows: pl.DataFrame, model: training.Model, data_versions: dict[str, int]) -> str:
     whole = hashlib.sha256(rows.hash_rows(seed=0).to_numpy().tobytes())
     settings: dict[str, Any] = {
         "class": model.machine_class.model_dump(mode="json"),
         "recipe": model.recipe.parameters(),
         "horizon": model.horizon,
+        "data_versions": data_versions,
     }
     whole.update(json.dumps(settings, sort_keys=True).encode())
     return whole.hexdigest()[:12]

@@ -76,17 +76,23 @@ def validate(platform: Platform, *, classes: Iterable[str] = ()) -> list[Evidenc
         if candidate is None:
             continue
         bundle = platform.bundle_dir(name, candidate.tags["bundle_version"])
-        evidence = _examine(platform, fleet, bundle, candidate.digest)
+        if training_rows(platform, fleet).is_empty():
+            continue
+        evidence = examine(platform, fleet, bundle, candidate.digest)
         evidence.save(bundle)
         made.append(evidence)
     return made
 
 
-def _examine(platform: Platform, fleet: Fleet, folder: Path, digest: str) -> Evidence:
+def examine(platform: Platform, fleet: Fleet, folder: Path, digest: str) -> Evidence:
+    """Figures and checks of one bundle on the test fold; deterministic, writes nothing."""
     checks = [_signature(platform, folder, digest)]
     figures: dict[str, Any] = {}
-    if checks[0].passed:
-        rows = training_rows(platform, fleet).filter(pl.col("fold") == TEST)
+    rows = training_rows(platform, fleet).filter(pl.col("fold") == TEST)
+    if rows.is_empty():
+        why = "the class has no test rows; run ml/training_set"
+        checks.append(Check("examined", passed=False, why=why))
+    elif checks[0].passed:
         loaded = scoring.load_bundle(folder)
         exam = Exam(rows, fleet.machine_class, loaded.horizon_us, replicates=REPLICATES)
         data = matrix(rows, fleet.machine_class)
