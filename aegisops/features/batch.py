@@ -8,7 +8,7 @@ import numpy as np
 import polars as pl
 
 from aegisops.features import definitions, tiles, windows
-from aegisops.features.tiles import Floats, Ints
+from aegisops.features.tiles import FIELDS, Floats, Ints
 from aegisops.features.windows import Series
 from aegisops.machines.model import (
     COUNTER_STATISTICS,
@@ -120,12 +120,13 @@ def features_from_tiles(
 
     A row's ts is the time of the step's last value, so every value of its tiles is at or before it.
     """
-    rows = _prepare(tile_rows)
-    live = rows.filter(pl.col("n") > 0).with_columns(
-        pl.col("tile_start").floordiv(machine_class.step).alias("step")
-    )
     points = (
-        live.group_by("machine_id", "step")
+        tile_rows.lazy()
+        .filter(pl.col("n") > 0)
+        .with_columns(
+            pl.col("tile_start").cast(pl.Int64).floordiv(machine_class.step).alias("step")
+        )
+        .group_by("machine_id", "step")
         .agg(
             pl.col("last_ts").max().cast(pl.Int64).alias("ts"),
             pl.col("channel").is_in(list(machine_class.channels)).any().alias("has_reading"),
@@ -133,8 +134,9 @@ def features_from_tiles(
         .filter(pl.col("has_reading") & (pl.col("ts") > (since if since is not None else -1)))
         .select("machine_id", "ts")
         .sort("machine_id", "ts")
+        .collect()
     )
-    return _evaluate(rows, machine_class, attributes, points)
+    return _evaluate(tile_rows, machine_class, attributes, points)
 
 
 def features_at(
@@ -151,16 +153,10 @@ def features_at(
     parts = []
     for machine_id, t in points.select("machine_id", "ts").sort("machine_id", "ts").iter_rows():
         known = values.filter((pl.col("machine_id") == machine_id) & (pl.col("ts") <= t))
-        rows = _prepare(tiles_from_values(known, machine_class))
+        rows = tiles_from_values(known, machine_class)
         point = pl.DataFrame({"machine_id": [machine_id], "ts": [t]})
         parts.append(_evaluate(rows, machine_class, attributes, point))
     return pl.concat(parts) if parts else _rows(machine_class, [], np.zeros(0, np.int64), [])
-
-
-def _prepare(tile_rows: pl.DataFrame) -> pl.DataFrame:
-    return tile_rows.with_columns(pl.col("tile_start").cast(pl.Int64)).sort(
-        "machine_id", "channel", "tile_start"
-    )
 
 
 def _evaluate(
@@ -168,17 +164,15 @@ def _evaluate(
 ) -> pl.DataFrame:
     ids = points["machine_id"].unique().sort()
     codes = dict(zip(ids, range(len(ids)), strict=True))
-    rows = rows.filter(pl.col("machine_id").is_in(ids.implode())).with_columns(
-        pl.col("machine_id").replace_strict(codes, return_dtype=pl.Int64).alias("machine")
-    )
+    by_channel = {
+        channel: _of_channel(rows, channel, codes)
+        for channel in {spec.channel for spec in machine_class.features}
+    }
     machine = points["machine_id"].replace_strict(codes, return_dtype=pl.Int64).to_numpy()
     t = points["ts"].to_numpy()
-    by_channel = {
-        str(key[0]): frame for key, frame in rows.partition_by("channel", as_dict=True).items()
-    }
     vector = np.full((len(t), len(machine_class.vector)), np.nan)
     coverage = np.ones(len(t))
-    source = _Source(by_channel, rows.clear(), machine_class)
+    source = _Source(by_channel, machine_class)
     for i, spec in enumerate(machine_class.features):
         vector[:, i], share = source.feature(spec, machine, t)
         coverage = np.minimum(coverage, share)
@@ -189,17 +183,26 @@ def _evaluate(
     return _rows(machine_class, points["machine_id"], t, vector, coverage)
 
 
+def _of_channel(rows: pl.DataFrame, channel: str, codes: Mapping[str, int]) -> pl.DataFrame:
+    """One channel's tiles with their machine's code, by machine and time. Sorting numbers only."""
+    machine = pl.col("machine_id").replace_strict(codes, default=None, return_dtype=pl.Int64)
+    return (
+        rows.filter(pl.col("channel") == channel)
+        .select(machine.alias("machine"), pl.col("tile_start").cast(pl.Int64), *FIELDS)
+        .drop_nulls("machine")
+        .sort("machine", "tile_start")
+    )
+
+
 class _Source:
     """Series and merged windows of one evaluation, each computed once."""
 
     def __init__(
         self,
         by_channel: Mapping[str, pl.DataFrame],
-        empty: pl.DataFrame,
         machine_class: MachineClass,
     ) -> None:
         self._by_channel = by_channel
-        self._empty = empty
         self._class = machine_class
         self._series: dict[tuple[str, int, bool], Series] = {}
         self._merged: dict[tuple[str, int], Floats] = {}
@@ -233,7 +236,7 @@ class _Source:
             if is_counter:
                 self._series[key] = self._get(channel, tile).counter()
             else:
-                self._series[key] = Series.of(self._by_channel.get(channel, self._empty), tile)
+                self._series[key] = Series.of(self._by_channel[channel], tile)
         return self._series[key]
 
 
