@@ -28,6 +28,8 @@ class Exam:
     alerts_per_machine_week: float = 1.0
     replicates: int = 200
     seed: int = 0
+    known: Labels | None = None
+    """[n] False where the outcome is not known and the label is only a convention."""
 
     @cached_property
     def y(self) -> Labels:
@@ -62,6 +64,13 @@ class Exam:
         result |= self._row_wise(probability, threshold, intervals)
         result["threshold"] = threshold
         result |= self.alerting(probability, threshold, intervals)
+        if self.known is not None:
+            ranking = Ranking(y[self.known], probability[self.known])
+            result["known_outcomes"] = {
+                "rows": int(self.known.sum()),
+                "pr_auc": ranking.average_precision(),
+                "roc_auc": ranking.roc_auc(),
+            }
         result["reliability"] = metrics.reliability(y, probability)
         return {**result, "intervals": intervals}
 

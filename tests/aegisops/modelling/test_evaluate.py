@@ -70,6 +70,9 @@ def test_the_published_protocol_tests_every_later_row(result, history):
     features, _ = history
     entry = result["published_protocol"]["with_errors"]
     assert entry["test_rows"] == features.height // 5
+    # The last horizon of each of the 12 machines is unknown, or ends in a known failure.
+    assert entry["test_rows"] - entry["any"]["known_outcomes"]["rows"] <= 12 * 12
+    assert entry["any"]["known_outcomes"]["rows"] < entry["test_rows"]
 
 
 def test_the_result_is_strict_json(result):
