@@ -1,4 +1,4 @@
-"""Settings from the environment (`AEGIS_<CONCERN>__<FIELD>`). Made by an app's main, never at import.
+"""Settings from the environment (`AEGIS_<CONCERN>__<FIELD>`), made by an app's main.
 
 settings = Settings()                      # reads AEGIS_* and nothing else
 settings.data_dir / "lake"                 # everything local lives under data_dir

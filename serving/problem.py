@@ -63,7 +63,7 @@ KINDS: dict[str, Kind] = {
 }
 
 
-class Problem(Exception):  # noqa: N818 - it is the RFC's word
+class Problem(Exception):
     """An error answer. `name` is a key of KINDS; `extra` are further members of the document."""
 
     def __init__(

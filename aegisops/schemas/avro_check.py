@@ -15,7 +15,7 @@ _FIXED_BYTES = {"float": 4, "double": 8}
 _INT_BITS = {"int": 31, "long": 63}
 
 
-class Malformed(Exception):  # noqa: N818 - an answer, not an error
+class Malformed(Exception):
     """The body is not one record of the schema; the text says where and why."""
 
 

@@ -32,7 +32,7 @@ _WIDER = {  # Avro 1.12 "schema resolution": what a reader of the second may rea
 }
 
 
-class Unsupported(Exception):  # noqa: N818 - not an error of the data: the slow way is taken
+class Unsupported(Exception):
     """Valid Avro that the whole-flush way does not do."""
 
 

@@ -28,7 +28,7 @@ class Column:
 
 @dataclass(frozen=True, eq=False)
 class Table:
-    """One Delta table, equal only to itself. `keys` are unique; `order` is the sort inside a commit."""
+    """One Delta table. `keys` are unique; `order` is the sort inside a commit."""
 
     name: str
     doc: str
