@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from aegisops.cli.stack import Stack
     from aegisops.settings import Settings
 
-SHOWN = 8
+SHOWN = 5
 ANSWER_SECONDS = 60.0
 MACHINE_CLASS = "cnc_spindle"
 
@@ -93,19 +93,22 @@ def _run(
         )
         run.urls = stack.urls
         run.save(base)
+        # They need seconds to start and nothing of what comes next.
+        stack.start_lake_writer()
+        stack.start_api()
+        stack.start_dagster()
         with watch.step(f"history: {machines} machines, {days:g} days"):
             options = ["--machines", machines, "--days", days, "--seed", seed]
             _simulate(stack, "--data-dir", settings.data_dir, *options)
-        stack.start_lake_writer()
-        stack.start_feature_worker()
+        stack.start_feature_worker()  # it begins with the history's last hour
         stack.start_simulator()
         with watch.step("assets: tiles, features, labels, training, validation, promotion"):
             trained = materialize(stack.settings, MACHINE_CLASS, "everything")
-        stack.start_api()
         with watch.step("API: model, features and an answer for every machine"):
             stack.wait_for_api()
             answers = _ask(stack, machines)
-        stack.start_dagster()
+        with watch.step("Dagster UI"):
+            stack.wait_for_dagster()
         run.processes = stack.pids()
         result = {
             "machines": machines,
@@ -123,7 +126,6 @@ def _run(
         run.save(base)
         _show(answers, stack.urls)
         if not once:
-            stack.wait_for_dagster()
             output.note("running; Ctrl-C stops everything")
             threading.Event().wait()
 

@@ -265,6 +265,6 @@ def _figures(figures: dict[str, Any]) -> tuple[str, ...]:
 
     interval = (figures.get("intervals") or {}).get("pr_auc")
     area = shown("pr_auc")
-    if interval and None not in interval:
-        area += f" ({interval[0]:.2f}–{interval[1]:.2f})"
+    if interval and None not in interval.values():
+        area += f" ({interval['low']:.2f}–{interval['high']:.2f})"
     return (area, *map(shown, ("roc_auc", "brier", "precision", "recall", "f1")))

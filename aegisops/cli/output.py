@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from rich.progress import Progress
     from rich.table import Table
 
-results = Console(highlight=False)
+results = Console(highlight=False, width=None if sys.stdout.isatty() else 120)
 progress_console = Console(stderr=True, highlight=False)
 
 _RISK_STYLES = {"high": "bold red", "elevated": "yellow", "normal": "green", "unknown": "dim"}

@@ -11,6 +11,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -47,6 +48,7 @@ class Stack:
         logs = settings.data_dir.absolute() / "logs"
         self._behind = Processes(logs)
         self._front = Processes(logs)
+        self._ui = Processes(logs)
         self._broker = contextlib.ExitStack()
         self._writes_to_lake = False
 
@@ -67,7 +69,7 @@ class Stack:
 
     def pids(self) -> dict[str, int]:
         """Name → process id of every child that lives."""
-        return self._behind.pids() | self._front.pids()
+        return self._behind.pids() | self._front.pids() | self._ui.pids()
 
     def start_services(self, *, redis: bool = True) -> None:
         """Broker with its topics, Redis and the schema registry; ready when this returns.
@@ -133,7 +135,7 @@ class Stack:
         workspace = ["-w", str(ROOT / "workspace.yaml")]
         program = str(Path(sys.executable).with_name("dagster-webserver"))
         self._start(
-            self._front,
+            self._ui,
             "dagster",
             # Lowest priority: nobody looks at it before the result is there.
             [
@@ -157,10 +159,13 @@ class Stack:
 
     def wait_for_dagster(self) -> None:
         """Return when the UI answers. Raises with the end of its log."""
-        self._front.wait_ready("dagster", READY_SECONDS)
+        self._ui.wait_ready("dagster", READY_SECONDS)
 
     def stop(self) -> None:
         """Stop apps, let the lake writer take what is in Kafka, then stop the rest."""
+        # The UI takes seconds to end and has nothing to hand over.
+        ui = threading.Thread(target=self._ui.stop)
+        ui.start()
         self._front.stop()
         if (
             self._writes_to_lake
@@ -170,6 +175,7 @@ class Stack:
             self._drain()
         self._behind.stop()
         self._broker.close()
+        ui.join()
 
     def _drain(self) -> None:
         """The in-memory broker forgets: wait, not for ever, until the lake has everything."""
@@ -214,6 +220,7 @@ def child_environment(settings: Settings) -> dict[str, str]:
     return runs.as_environment(settings) | {
         "DO_NOT_TRACK": "1",
         "MLFLOW_DISABLE_TELEMETRY": "true",
+        "MLFLOW_LOGGING_LEVEL": "WARNING",
         "PYTHONUNBUFFERED": "1",
         "PYTHONDONTWRITEBYTECODE": "",  # images set it; every start would compile all imports
     }
