@@ -9,7 +9,6 @@ from __future__ import annotations
 import shutil
 import sys
 from pathlib import Path
-from urllib.request import urlopen
 
 from playwright.sync_api import Page, sync_playwright
 
@@ -29,7 +28,7 @@ def main() -> int:
     browser_path = next(filter(None, map(shutil.which, ("chromium", "google-chrome"))), None)
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=browser_path, args=ARGUMENTS)
-        page = browser.new_page(viewport={"width": 1500, "height": 850})
+        page = browser.new_page(viewport={"width": 1600, "height": 1050})
         _api(page, run.urls["API"])
         _dagster(page, run.urls["Dagster"])
         browser.close()
@@ -37,17 +36,23 @@ def main() -> int:
 
 
 def _api(page: Page, url: str) -> None:
-    with urlopen(f"{url}/docs") as answer:  # noqa: S310 - http on loopback
-        answer.read()
-    page.goto(f"{url}/docs")
-    page.wait_for_selector(".opblock", timeout=60_000)
-    page.wait_for_timeout(1_000)
+    page.goto(f"{url}/api/docs")
+    page.wait_for_selector("details", timeout=60_000)
+    page.locator("details summary").first.click()
+    page.wait_for_timeout(500)
     _take(page, "api.png")
 
 
 def _dagster(page: Page, url: str) -> None:
     page.goto(f"{url}/asset-groups")
-    page.wait_for_selector('[data-testid="asset-graph"], svg foreignObject', timeout=90_000)
+    page.wait_for_selector("text=silver", timeout=90_000)
+    page.get_by_text("Hide navigation").click()
+    page.wait_for_timeout(3_000)
+    page.mouse.click(1_300, 950, button="right")
+    page.get_by_role("menuitem", name="Expand all groups").click()
+    page.wait_for_timeout(2_000)
+    page.reload()  # draws the graph to fit
+    page.wait_for_selector("text=training_set", timeout=90_000)
     page.wait_for_timeout(6_000)
     _take(page, "dagster.png")
 

@@ -133,7 +133,7 @@ def _run(
 def _show(answers: list[dict[str, Any]], urls: dict[str, str]) -> None:
     title = f"Riskiest of {len(answers)} machines"
     output.results.print(output.predictions_table(title, answers[:SHOWN]))
-    output.say(f"API:     {urls['API']}/docs   (token: aegisops token)")
+    output.say(f"API:     {urls['API']}/api/docs   (token: aegisops token)")
     output.say(f"Dagster: {urls['Dagster']}")
     output.say('SQL:     aegisops sql -c "SELECT * FROM risk_ranking"')
 
