@@ -8,20 +8,26 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import timedelta
+from functools import cache
 from pathlib import Path
 from typing import Literal
 
 import polars as pl
 import pyarrow as pa
-from deltalake import CommitProperties, DeltaTable, Transaction, WriterProperties, write_deltalake
+from deltalake import (
+    ColumnProperties,
+    CommitProperties,
+    DeltaTable,
+    Transaction,
+    WriterProperties,
+    write_deltalake,
+)
 from deltalake.exceptions import CommitFailedError, TableNotFoundError
 
 from aegisops.errors import Conflict
 from aegisops.schemas.tables import Table
 
 Rows = pl.DataFrame | pa.Table
-
-_WRITER = WriterProperties(compression="ZSTD", compression_level=1)
 
 
 class Lake:
@@ -125,10 +131,15 @@ class Lake:
         app_transactions = [Transaction(app, last) for app, last in (transactions or {}).items()]
         commit = CommitProperties(app_transactions=app_transactions or None)
         data = conform(table, rows)
+        properties = _writer_properties(table)
         try:
             if mode == "append":
                 write_deltalake(
-                    handle, data, mode="append", writer_properties=_WRITER, commit_properties=commit
+                    handle,
+                    data,
+                    mode="append",
+                    writer_properties=properties,
+                    commit_properties=commit,
                 )
             else:
                 write_deltalake(
@@ -136,12 +147,22 @@ class Lake:
                     data,
                     mode="overwrite",
                     predicate=predicate,
-                    writer_properties=_WRITER,
+                    writer_properties=properties,
                     commit_properties=commit,
                 )
         except CommitFailedError as error:
             raise Conflict(f"{table.name}: another writer committed first: {error}") from error
         return handle.version()
+
+
+@cache
+def _writer_properties(table: Table) -> WriterProperties:
+    # Measured values hardly repeat: a dictionary costs 40 % of the writing and saves no space.
+    plain = ColumnProperties(dictionary_enabled=False)
+    measured = {n: plain for n, c in table.columns.items() if pa.types.is_floating(c.type)}
+    return WriterProperties(
+        compression="ZSTD", compression_level=1, column_properties=measured or None
+    )
 
 
 def conform(table: Table, rows: Rows) -> pa.Table:
