@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 PROMPT, CONTINUED = "aegis> ", "  ...> "
 SHOWN_ROWS = 100
+WIDEST = 40
 _GUIDE = """Tables: bronze.readings, gold.features, … Views: risk_ranking, audit_trail, …
 End a statement with ;   .tables lists everything   .read FILE runs a file   .quit leaves"""
 _TABLES = """
@@ -123,15 +124,23 @@ def _flat(rows: pl.DataFrame) -> pl.DataFrame:
 
 
 def _show(rows: pl.DataFrame) -> None:
-    cells = (
-        ["" if v is None else _cell(v) for v in row] for row in rows.head(SHOWN_ROWS).iter_rows()
-    )
-    output.results.print(output.table("", rows.columns, cells))
+    cells = [[_cell(value) for value in row] for row in rows.head(SHOWN_ROWS).iter_rows()]
+    longest = [max(map(len, column)) for column in zip(rows.columns, *cells, strict=True)]
+    if sum(min(width, WIDEST) + 3 for width in longest) < output.results.width:
+        output.results.print(output.table("", rows.columns, cells))
+    else:  # one block a row, when they do not fit beside each other
+        name_width = max(map(len, rows.columns))
+        for row in cells:
+            output.results.rule(style="dim")
+            for name, cell in zip(rows.columns, row, strict=True):
+                output.results.print(f"{name:>{name_width}}  {cell}", markup=False)
     hidden = rows.height - SHOWN_ROWS
     output.note(f"{rows.height:,} rows" + (f", first {SHOWN_ROWS} shown" if hidden > 0 else ""))
 
 
 def _cell(value: object) -> str:
+    if value is None:
+        return ""
     return f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
