@@ -39,7 +39,8 @@ UNFINISHED = [
 
 @dg.sensor(
     job=build_features,
-    minimum_interval_seconds=30,
+    # A run rebuilds the day; more often than this it would keep a small box busy for nothing.
+    minimum_interval_seconds=300,
     default_status=dg.DefaultSensorStatus.RUNNING,
     description="Reports bronze tables when they change and asks for features of new data.",
 )
