@@ -56,7 +56,7 @@ def demo(
     from aegisops.settings import Settings
 
     base = runs.base_dir()
-    _stop_on_sigterm()
+    _stop_on_signals()
     with runs.hold(base):
         folder = base / "demo"
         shutil.rmtree(folder, ignore_errors=True)
@@ -126,6 +126,7 @@ def _run(
         run.save(base)
         _show(answers, stack.urls)
         if not once:
+            stack.start_dagster_daemon()
             output.note("running; Ctrl-C stops everything")
             threading.Event().wait()
 
@@ -183,10 +184,11 @@ class _Watch:
         self.seconds["total"] = round(time.monotonic() - self._started, 2)
 
 
-def _stop_on_sigterm() -> None:
+def _stop_on_signals() -> None:
     """`aegisops down` ends a run the way Ctrl-C does."""
 
     def stop(*_: object) -> None:
         raise KeyboardInterrupt
 
-    signal.signal(signal.SIGTERM, stop)
+    for number in (signal.SIGTERM, signal.SIGINT):  # a background job starts with SIGINT ignored
+        signal.signal(number, stop)

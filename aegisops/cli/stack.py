@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 READY_SECONDS = 90.0
 DRAIN_SECONDS = 15.0
 ROOT = Path(__file__).resolve().parents[2]
-DAGSTER_FILES = ("workspace.yaml", "dagster.yaml")
+LOOPBACK = "127.0.0.1"
 
 
 class Stack:
@@ -64,7 +64,7 @@ class Stack:
         host = self.settings.api.host
         return {
             "API": f"http://{host}:{self.settings.api.port}",
-            "Dagster": f"http://127.0.0.1:{self.settings.dagster.port}",
+            "Dagster": f"http://{LOOPBACK}:{self.settings.dagster.port}",
         }
 
     def pids(self) -> dict[str, int]:
@@ -129,29 +129,24 @@ class Stack:
         self._module(self._front, "simulator", "aegisops.simulator.live")
 
     def start_dagster(self) -> None:
-        """The Dagster UI over this data folder; its daemon runs schedules and sensors."""
+        """The Dagster UI over this data folder."""
+        port = self.settings.dagster.port
+        ready = _answers(f"{self.urls['Dagster']}/server_info")
+        self._dagster("dagster", "dagster-webserver", ["-h", LOOPBACK, "-p", str(port)], ready)
+
+    def start_dagster_daemon(self) -> None:
+        """Dagster's sensors, schedules and run queue."""
+        self._dagster("dagster-daemon", "dagster-daemon", ["run"], None)
+
+    def _dagster(
+        self, name: str, program: str, arguments: list[str], ready: Callable[[], bool] | None
+    ) -> None:
         home = prepare_dagster_home(self.settings)
-        environment = {"DAGSTER_HOME": str(home), "DAGSTER_DISABLE_TELEMETRY": "yes"}
+        path = str(Path(sys.executable).with_name(program))
         workspace = ["-w", str(ROOT / "workspace.yaml")]
-        program = str(Path(sys.executable).with_name("dagster-webserver"))
-        self._start(
-            self._ui,
-            "dagster",
-            # Lowest priority: nobody looks at it before the result is there.
-            [
-                "nice",
-                "-n",
-                "15",
-                program,
-                *workspace,
-                "-h",
-                "127.0.0.1",
-                "-p",
-                str(self.settings.dagster.port),
-            ],
-            _answers(f"{self.urls['Dagster']}/server_info"),
-            environment,
-        )
+        # Low priority: readings and answers come before pictures and retraining.
+        command = ["nice", "-n", "15", path, *arguments, *workspace]
+        self._start(self._ui, name, command, ready, {"DAGSTER_HOME": str(home)})
 
     def wait_for_api(self) -> None:
         """Return when the API answers. Raises with the end of its log."""

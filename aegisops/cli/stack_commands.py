@@ -81,6 +81,7 @@ def _serve(base: Any) -> None:  # noqa: ANN401 - a Path; pathlib is not needed a
             stack.start_simulator()
         stack.start_api()
         stack.start_dagster()
+        stack.start_dagster_daemon()
         stack.wait_for_api()
         stack.wait_for_dagster()
         run.processes, run.ready = stack.pids(), True
