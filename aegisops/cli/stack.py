@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 READY_SECONDS = 90.0
 DRAIN_SECONDS = 15.0
+UI_GRACE_SECONDS = 6.0
 ROOT = Path(__file__).resolve().parents[2]
 LOOPBACK = "127.0.0.1"
 
@@ -159,7 +160,7 @@ class Stack:
     def stop(self) -> None:
         """Stop apps, let the lake writer take what is in Kafka, then stop the rest."""
         # The UI takes seconds to end and has nothing to hand over.
-        ui = threading.Thread(target=self._ui.stop)
+        ui = threading.Thread(target=self._ui.stop, kwargs={"grace": UI_GRACE_SECONDS})
         ui.start()
         self._front.stop()
         if (
