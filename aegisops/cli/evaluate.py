@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from aegisops.cli import output, runs
-from aegisops.errors import ConfigurationError, ServiceUnavailable
+from aegisops.errors import AegisError, ConfigurationError, ServiceUnavailable
 
 if TYPE_CHECKING:
     from aegisops.cli.stack import Stack
@@ -73,8 +73,10 @@ def evaluate(
     with _data_folder(keep) as data_dir, runs.hold(data_dir):
         settings = _settings(data_dir, declared, machine_class)
         report: dict[str, Any] = _through_the_path(settings, imported)
-        materialize(settings, declared.name, "build_features" if keep is None else "everything")
+        materialize(settings, declared.name, "build_features")
         report |= _measure(settings, declared, split, horizon, replicates)
+        if keep is not None:
+            _promote(settings, declared)
     report["seconds"] = round(time.monotonic() - started, 1)
     if json is not None:
         output.as_json(report, json)
@@ -83,6 +85,16 @@ def evaluate(
     if keep is not None:
         machine = imported.machines["machine_id"][0]
         output.note(f"kept in {keep}; ask with: aegisops predict {machine} --data-dir {keep}")
+
+
+def _promote(settings: Settings, declared: MachineClass) -> None:
+    """Train and promote a model to ask; the figures stand even when the data is too thin for it."""
+    from aegisops.cli.stack import materialize
+
+    try:
+        materialize(settings, declared.name, "train_and_promote")
+    except AegisError as error:
+        output.note(f"[yellow]note[/] no model was promoted, limit rules will answer: {error}")
 
 
 def _position(text: str, declared: MachineClass) -> int:

@@ -12,7 +12,7 @@ import numpy as np
 import polars as pl
 
 from aegisops.errors import Permanent
-from aegisops.machines import MachineClass
+from aegisops.machines import Clock, MachineClass
 from aegisops.modelling.rows import failure_times
 
 TRAIN, CALIBRATE, TEST = "train", "calibrate", "test"
@@ -20,6 +20,8 @@ TRAIN_SHARE, CALIBRATE_SHARE = 0.5, 0.7
 """Shares of the failures that happened before the end of the train and calibrate folds."""
 TEST_MACHINES = 3
 """Every third machine is kept for testing only."""
+MACHINE_GROUPS = 5
+"""On a cycle clock: three fifths of the machines train, one calibrates, one tests."""
 
 
 class TooFewFailures(Permanent):
@@ -52,22 +54,15 @@ def folds(
     """Labelled rows with a `fold`: train and calibrate (later) of some machines, test of others.
 
     Test rows are of machines that no other fold has, and from after both other folds. Test
-    machines are drawn by seed, balanced by how many of their failures are late.
+    machines are drawn by seed, balanced by how many of their failures are late. On a cycle clock,
+    where times of different machines cannot be compared, the folds differ in machines only.
 
     Raises `TooFewFailures` naming the fold that would have no failure.
     """
-    first = _cut(rows, machine_class, TRAIN_SHARE)
-    second = _cut(rows, machine_class, CALIBRATE_SHARE)
-    held_out = pl.col("machine_id").is_in(_test_machines(rows, machine_class, second, seed))
-    ts = pl.col("ts")
-    fold = (
-        pl.when(held_out & (ts >= second))
-        .then(pl.lit(TEST))
-        .when(~held_out & (ts + embargo <= first))
-        .then(pl.lit(TRAIN))
-        .when(~held_out & (ts >= first) & (ts + embargo <= second))
-        .then(pl.lit(CALIBRATE))
-    )
+    if machine_class.clock is Clock.CYCLES:
+        fold = _fold_of_machine(rows, seed)
+    else:
+        fold = _fold_of_time(rows, machine_class, embargo, seed)
     split = rows.with_columns(fold.alias("fold")).drop_nulls("fold")
     for name in (TRAIN, CALIBRATE, TEST):
         labels = split.filter(pl.col("fold") == name)["label"]
@@ -78,6 +73,30 @@ def folds(
                 "Bring more history, more machines or more failure events"
             )
     return split
+
+
+def _fold_of_machine(rows: pl.DataFrame, seed: int) -> pl.Expr:
+    """On a cycle clock every machine starts at zero: no row is later than another machine's row."""
+    group = machine_groups(rows["machine_id"], MACHINE_GROUPS, seed)
+    names = [TRAIN] * (MACHINE_GROUPS - 2) + [CALIBRATE, TEST]
+    return pl.lit(pl.Series("fold", [names[g] for g in group], dtype=pl.String))
+
+
+def _fold_of_time(
+    rows: pl.DataFrame, machine_class: MachineClass, embargo: int, seed: int
+) -> pl.Expr:
+    first = _cut(rows, machine_class, TRAIN_SHARE)
+    second = _cut(rows, machine_class, CALIBRATE_SHARE)
+    held_out = pl.col("machine_id").is_in(_test_machines(rows, machine_class, second, seed))
+    ts = pl.col("ts")
+    return (
+        pl.when(held_out & (ts >= second))
+        .then(pl.lit(TEST))
+        .when(~held_out & (ts + embargo <= first))
+        .then(pl.lit(TRAIN))
+        .when(~held_out & (ts >= first) & (ts + embargo <= second))
+        .then(pl.lit(CALIBRATE))
+    )
 
 
 def _cut(rows: pl.DataFrame, machine_class: MachineClass, share: float) -> int:

@@ -1,6 +1,7 @@
 import polars as pl
 import pytest
 
+from aegisops.machines import Clock
 from aegisops.modelling.rows import failure_times, matrix
 from aegisops.modelling.split import TooFewFailures, calibration_split, folds, time_split
 
@@ -70,3 +71,11 @@ def test_failure_times_are_those_of_the_events(training_rows, pump_class, histor
     positive = training_rows.with_columns(t=pl.Series(times)).filter(pl.col("label") == 1)
     assert set(positive.select("machine_id", "t").iter_rows()) <= known
     assert positive.height > 100
+
+
+def test_on_a_cycle_clock_the_folds_differ_in_machines_only(training_rows, pump_class):
+    by_cycles = pump_class.model_copy(update={"clock": Clock.CYCLES})
+    rows = folds(training_rows.drop("fold"), by_cycles, by_cycles.horizon)
+    assert rows.height == training_rows.height
+    assert rows.group_by("machine_id").agg(pl.col("fold").n_unique())["fold"].max() == 1
+    assert set(rows["fold"]) == {"train", "calibrate", "test"}
