@@ -1,7 +1,8 @@
 """A model bundle and its scores: what serving runs per request. Only numpy and xgboost.
 
-A bundle is a folder with manifest.json, failure.ubj (the booster of any failure) and, if there are
-failure modes, modes.ubj (one output per mode). Whether the folder may be trusted is `signing`'s
+A bundle is a folder with manifest.json, failure.ubj (the booster of any failure), if there are
+failure modes modes.ubj (one output per mode), and, unless healthy rows were too few, anomaly.npz
+(the forest that stands in for the boosters). Whether the folder may be trusted is `signing`'s
 question, not asked here.
 
 The calibrated probability is a function of the failure booster's margin alone, and the
@@ -23,6 +24,7 @@ import numpy as np
 import numpy.typing as npt
 import xgboost as xgb
 
+from aegisops import anomaly
 from aegisops.errors import BadInput, UntrustedBundle
 from aegisops.machines import MachineClass
 
@@ -30,6 +32,7 @@ Floats = npt.NDArray[np.float64]
 
 FORMAT = 1
 MANIFEST, FAILURE_BOOSTER, MODES_BOOSTER = "manifest.json", "failure.ubj", "modes.ubj"
+ANOMALY_FOREST = "anomaly.npz"
 
 
 @dataclass(frozen=True)
@@ -42,6 +45,7 @@ class Bundle:
     manifest: Mapping[str, Any]
     failure: xgb.Booster
     mode_booster: xgb.Booster | None
+    forest: anomaly.Forest | None = None
 
     @cached_property
     def machine_class(self) -> MachineClass:
@@ -152,7 +156,10 @@ def load_bundle(directory: Path | str, nthread: int = 1) -> Bundle:
     for booster in filter(None, (failure, modes)):
         if booster.feature_names != manifest["vector"]:
             raise UntrustedBundle(f"{directory}: booster and manifest disagree on the inputs")
-    return Bundle(directory, bundle_digest(directory), manifest, failure, modes)
+    forest = None
+    if "anomaly" in manifest:  # bundles from before the forest do not declare one
+        forest = anomaly.load(directory / ANOMALY_FOREST, len(manifest["vector"]))
+    return Bundle(directory, bundle_digest(directory), manifest, failure, modes, forest)
 
 
 def _booster(path: Path, nthread: int) -> xgb.Booster:

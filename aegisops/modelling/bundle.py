@@ -14,10 +14,19 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from aegisops import anomaly
 from aegisops.errors import Permanent
+from aegisops.modelling.anomaly import AnomalyModel
 from aegisops.modelling.training import Model
 from aegisops.names import model_name
-from aegisops.scoring import FAILURE_BOOSTER, FORMAT, MANIFEST, MODES_BOOSTER, bundle_digest
+from aegisops.scoring import (
+    ANOMALY_FOREST,
+    FAILURE_BOOSTER,
+    FORMAT,
+    MANIFEST,
+    MODES_BOOSTER,
+    bundle_digest,
+)
 
 
 def write(
@@ -28,6 +37,7 @@ def write(
     trained_at: str,
     data_versions: Mapping[str, int] | None = None,
     metrics: Mapping[str, Any] | None = None,
+    anomaly_model: AnomalyModel | None = None,
 ) -> str:
     """Write the bundle as `directory` in one rename; returns its digest.
 
@@ -38,6 +48,7 @@ def write(
         trained_at: ISO-8601 UTC time.
         data_versions: Delta table → version the rows came from.
         metrics: figures to carry along; NaN becomes null.
+        anomaly_model: the forest that answers when the booster cannot.
 
     Raises `Permanent` when `directory` already holds another bundle.
     """
@@ -53,6 +64,9 @@ def write(
             data_versions=data_versions or {},
             metrics=metrics or {},
         )
+        if anomaly_model is not None:
+            content["anomaly"] = anomaly_model.about
+            anomaly.save(anomaly_model.forest, draft / ANOMALY_FOREST)
         text = json.dumps(
             _finite(content), sort_keys=True, indent=1, ensure_ascii=False, allow_nan=False
         )

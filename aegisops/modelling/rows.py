@@ -85,6 +85,14 @@ def failure_times(rows: pl.DataFrame, machine_class: MachineClass) -> Ints:
     return rows.select(known.alias("t"))["t"].fill_null(-1).to_numpy()
 
 
+def healthy(rows: pl.DataFrame, horizon: int, machine_class: MachineClass) -> npt.NDArray[np.bool_]:
+    """[n]: rows without a failure within two horizons (µs); the time in between may be wear."""
+    far = (pl.col("hours_to_failure") * machine_class.hour > 2 * horizon) | pl.col(
+        "hours_to_failure"
+    ).is_null()
+    return rows.select((far & (pl.col("label") == 0)).alias("h"))["h"].to_numpy()
+
+
 def error_inputs(machine_class: MachineClass) -> tuple[str, ...]:
     """Inputs that come from error events, for evaluation without them."""
     errors = {n for n, e in machine_class.events.items() if e.type == EventType.ERROR}

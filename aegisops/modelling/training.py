@@ -23,6 +23,7 @@ from aegisops.modelling.rows import (
     Floats,
     Matrix,
     failure_times,
+    healthy,
     matrix,
     mode_outcomes,
     outcomes,
@@ -307,13 +308,10 @@ def _normals(
     machine_class: MachineClass,
 ) -> dict[str, dict[str, float]]:
     """5, 50 and 95 % points of rows at least two horizons away from the next failure."""
-    far = (pl.col("hours_to_failure") * machine_class.hour > 2 * horizon) | pl.col(
-        "hours_to_failure"
-    ).is_null()
-    healthy = rows.select((far & (pl.col("label") == 0)).alias("h"))["h"].to_numpy()
+    sound = healthy(rows, horizon, machine_class)
     normals = {}
     for i, name in enumerate(names):
-        column = data[healthy, i]
+        column = data[sound, i]
         column = column[np.isfinite(column)]
         if column.size:
             low, median, high = (float(q) for q in np.quantile(column, [0.05, 0.5, 0.95]))

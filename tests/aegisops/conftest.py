@@ -6,7 +6,7 @@ import pytest
 
 from aegisops.machines import MachineClass
 from aegisops.machines.model import US_PER_HOUR
-from aegisops.modelling import bundle
+from aegisops.modelling import anomaly, bundle
 from aegisops.modelling.labels import label_rows
 from aegisops.modelling.rows import labelled
 from aegisops.modelling.split import folds
@@ -114,8 +114,22 @@ def model(pump_class, training_rows):
 
 
 @pytest.fixture(scope="session")
+def anomaly_model(pump_class, training_rows):
+    return anomaly.fit(training_rows, pump_class)
+
+
+@pytest.fixture(scope="session")
 def bundle_dir(model, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("bundles") / "pump" / "1" / "bundle"
+    return write_pump_bundle(model, tmp_path_factory.mktemp("bundles") / "pump" / "1" / "bundle")
+
+
+@pytest.fixture(scope="session")
+def forest_bundle_dir(model, anomaly_model, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("bundles") / "pump" / "2" / "bundle"
+    return write_pump_bundle(model, folder, anomaly_model=anomaly_model)
+
+
+def write_pump_bundle(model, folder, **more):
     bundle.write(
         model,
         folder,
@@ -123,5 +137,6 @@ def bundle_dir(model, tmp_path_factory):
         trained_at="2026-01-01T00:00:00Z",
         data_versions={"gold/features": 3},
         metrics={"pr_auc": 0.9, "undefined": float("nan")},
+        **more,
     )
     return folder
