@@ -1,4 +1,4 @@
-"""From contributions to words: the top reasons, one plain sentence, what to do. Pure."""
+"""From scores to words: the top reasons, one plain sentence, what to do. Pure."""
 
 from __future__ import annotations
 
@@ -46,8 +46,9 @@ class Reason:
     unit: str
     normal: tuple[float, float] | None
     """5 and 95 % points of healthy rows."""
-    contribution: float
-    """SHAP value in log-odds; positive raises the risk."""
+    contribution: float | None
+    """SHAP value in log-odds; positive raises the risk. None for a reason of the forest, whose
+    score is no sum over inputs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +57,7 @@ class Explanation:
 
     sentence: str
     reasons: tuple[Reason, ...]
-    """Largest contributions first, at most `TOP`."""
+    """Largest contributions (of the forest: deviations) first, at most `TOP`."""
     failure_mode: str | None
     """Most likely mode; None at normal risk."""
     failure_mode_title: str | None
@@ -101,6 +102,73 @@ def explain(
     )
 
 
+def explain_unusual(
+    bundle: Bundle, vector: npt.ArrayLike, score: float, probability: float
+) -> Explanation:
+    """Explain one score of the bundle's forest by what is unusual, which is no proof of a cause.
+
+    Reasons are the inputs furthest from their normal range; a mode is named only when one of them
+    is outside it and on a channel that the class says points to the mode.
+
+    Args:
+        bundle: the bundle whose forest gave the score.
+        vector: [d] model inputs.
+        score: from `anomaly.score`.
+        probability: the score's calibrated probability.
+    """
+    assert bundle.forest is not None  # noqa: S101 - there is a score
+    machine_class = bundle.machine_class
+    values: list[float] = np.asarray(vector, float).tolist()
+    measured = [i for i in bundle.forest.inputs.tolist() if math.isfinite(values[i])]
+    furthest = sorted(measured, key=lambda i: (-deviation(bundle, i, values[i]), i))[:TOP]
+    names, normals = bundle.vector, bundle.normals
+    reasons = tuple(_reason(machine_class, normals, names[i], values[i], None) for i in furthest)
+    outside = [
+        reason
+        for i, reason in zip(furthest, reasons, strict=True)
+        if deviation(bundle, i, values[i]) > 1
+    ]
+    is_unusual = score > float(bundle.forest.usual)
+    mode = None
+    if bundle.risk(probability) != RiskLevel.NORMAL:
+        mode = _mode_by_channel(machine_class, outside)
+    declared = machine_class.failure_modes.get(mode) if mode else None
+    likeness = "unlike" if is_unusual else "like"
+    opening = f"Operation looks {likeness} this machine class's healthy operation"
+    within = ": each value is within its normal range, their combination is unusual"
+    if not outside:
+        because = within if is_unusual else ""
+    elif is_unusual:
+        because = f": {' and '.join(_because(reason) for reason in outside[:2])}"
+    else:
+        because = f"; furthest from normal, {_because(outside[0])}"
+    horizon = duration(bundle.horizon_us, machine_class.clock)
+    return Explanation(
+        sentence=f"{opening}{because}. On held-out data {percent(probability)} of such states "
+        f"were followed by a failure within {horizon}.",
+        reasons=reasons,
+        failure_mode=mode,
+        failure_mode_title=declared.title if declared else None,
+        mode_probability=None,
+        action=declared.action if declared else None,
+        procedure=declared.procedure if declared else None,
+    )
+
+
+def deviation(bundle: Bundle, i: int, value: float) -> float:
+    """Distance from the healthy median; 1 = the healthy 5 or 95 % point on that side.
+
+    Where healthy rows do not vary (a count that is nearly always 0), one unit is the whole range,
+    or, without any, the median's size or 1.
+    """
+    normal = bundle.normals.get(bundle.vector[i])
+    if normal is None or None in normal.values():
+        return 0.0
+    low, median, high = normal["low"], normal["median"], normal["high"]
+    side = high - median if value > median else median - low
+    return abs(value - median) / (side or high - low or abs(median) or 1.0)
+
+
 def feature_title(machine_class: MachineClass, name: str) -> str:
     """Words for a model input, for example `vibration kurtosis over 1 h`."""
     if name in machine_class.attributes:
@@ -139,7 +207,7 @@ def _reason(
     normals: Mapping[str, Mapping[str, float]],
     name: str,
     value: float,
-    contribution: float,
+    contribution: float | None,
 ) -> Reason:
     unit = machine_class.unit_of(name)
     categories = machine_class.attributes[name].values if name in machine_class.attributes else ()
@@ -158,7 +226,7 @@ def _reason(
         text=text,
         unit=unit,
         normal=(normal["low"], normal["high"]) if normal else None,
-        contribution=float(contribution),
+        contribution=None if contribution is None else float(contribution),
     )
 
 
@@ -173,15 +241,19 @@ def _failure_mode(
     if values.size and values.sum() > 0:
         best = int(values.argmax())
         return modes[best], float(values[best] / values.sum())
+    raising = [r for r in reasons if r.contribution is not None and r.contribution > 0]
+    return _mode_by_channel(machine_class, raising), None
+
+
+def _mode_by_channel(machine_class: MachineClass, reasons: Sequence[Reason]) -> str | None:
+    """First declared mode that the strongest possible reason's channel points to."""
     channels: dict[str, FeatureSpec] = {s.name: s for s in machine_class.features}
     for reason in reasons:
         spec = channels.get(reason.feature)
-        if spec is None or reason.contribution <= 0:
-            continue
         for mode, declared in machine_class.failure_modes.items():
-            if spec.channel in declared.channels:
-                return mode, None
-    return None, None
+            if spec is not None and spec.channel in declared.channels:
+                return mode
+    return None
 
 
 def _sentence(
@@ -194,7 +266,7 @@ def _sentence(
     machine_class = bundle.machine_class
     horizon = duration(bundle.horizon_us, machine_class.clock)
     opening = f"Failure risk within {horizon} is {percent(probability)}"
-    raising = [r for r in reasons if r.contribution > 0]
+    raising = [r for r in reasons if r.contribution is not None and r.contribution > 0]
     if risk is RiskLevel.NORMAL or not raising:
         return f"{opening}: no input points to a failure."
     because = " and ".join(_because(reason) for reason in raising[:2])

@@ -53,6 +53,9 @@ class ApiSettings(BaseModel, frozen=True, extra="forbid"):
     """Audit records that may wait for Kafka; beyond it the API refuses to predict."""
     model_poll_seconds: float = 1.0
     """How often the model slots look at their pointers."""
+    model_budget_seconds: float = 0.25
+    """Longest the production model may take for up to 64 vectors; late three times in a row, it
+    rests for 10 s and the anomaly model answers."""
 
 
 class StreamSettings(BaseModel, frozen=True, extra="forbid"):

@@ -120,7 +120,9 @@ class Contribution(BaseModel):
     unit: str = Field(examples=["m/s²"])
     normal_range: NormalRange | None
     contribution: float | None = Field(
-        description="Exact SHAP value in log-odds; null on the thresholds rung.", examples=[1.31]
+        description="Exact SHAP value in log-odds; null on the other rungs. On the anomaly rung "
+        "the list is sorted by distance from the normal range.",
+        examples=[1.31],
     )
 
 
@@ -180,7 +182,8 @@ class Prediction(BaseModel):
     horizon_hours: float = Field(description="Hours (cycles on a cycle clock).")
     probability: float | None = Field(
         description="Calibrated probability of a failure within the horizon; null when the rung "
-        "has none. Never an invented number.",
+        "has none. Never an invented number. On the anomaly rung: the share of held-out states as "
+        "unusual as this one that were followed by a failure.",
         ge=0,
         le=1,
     )

@@ -1,8 +1,9 @@
-"""Who answers: the production model, else the limit rules, else nobody. Models come from the slot.
+"""Who answers: the production model, else the anomaly model, else the limit rules, else nobody.
 
-A rung that cannot answer leaves its cause in the answer. The anomaly rung has its place between the
-model and the limit rules; a class without a forest goes straight on. Limit rules are judged for
-every answer, so neither a lost model nor a calm one hides a limit alarm.
+A rung that cannot answer leaves its cause in the answer. The anomaly model is part of the signed
+bundle: it stands in when the boosters fail, give no number or are too slow. Without a bundle, or
+with one for other features, there is no forest either. Limit rules are judged for every answer, so
+neither a lost model nor a calm one hides a limit alarm.
 """
 
 from __future__ import annotations
@@ -16,10 +17,11 @@ from typing import Any, Literal, Protocol
 
 import numpy as np
 
-from aegisops import explain, scoring, thresholds
+from aegisops import anomaly, explain, scoring, thresholds
 from aegisops.machines import MachineClass
 from aegisops.names import RiskLevel, Rung
 from serving.model_slot import Loaded
+from serving.patience import Patience
 from serving.vectors import Cause, Unusable, Vector
 
 log = logging.getLogger(__name__)
@@ -28,6 +30,7 @@ Signal = Literal["good", "degraded", "instrument_fault", "no_data"]
 
 DEGRADED = 0.9
 """Coverage below which an answer says that its data is degraded."""
+_SEVERITY = [RiskLevel.UNKNOWN, RiskLevel.NORMAL, RiskLevel.ELEVATED, RiskLevel.HIGH]
 
 
 class Question(Protocol):
@@ -63,9 +66,19 @@ class Judgement:
 class Ladder:
     """Judges questions, best rung first."""
 
-    def __init__(self, model_of: Callable[[str], Loaded | None]) -> None:
+    def __init__(self, model_of: Callable[[str], Loaded | None], patience: Patience) -> None:
         """`model_of`: machine class name → the production model in use, if any."""
         self._model_of = model_of
+        self._patience = patience
+
+    def rung(self, machine_class: MachineClass) -> Rung:
+        """Who would answer for the class now, given a good vector."""
+        loaded = self._model_of(machine_class.name)
+        if loaded is None or loaded.bundle.feature_set != machine_class.feature_set:
+            return Rung.THRESHOLDS
+        if not self._patience.rests(loaded.digest):
+            return Rung.PRODUCTION
+        return Rung.THRESHOLDS if loaded.bundle.forest is None else Rung.ANOMALY
 
     def judge(self, questions: Sequence[Question]) -> list[Judgement]:
         """One judgement per question, in order; one model call per class."""
@@ -85,22 +98,48 @@ class Ladder:
         loaded = self._model_of(name)
         vectors = [_vector(question) for question in group]
         machine_class = group[0].machine_class
+        judgements: list[Judgement | None] = [None] * len(vectors)
         cause, detail = Cause.NO_MODEL, "There is no production model for this class."
-        if loaded is not None:
-            if loaded.bundle.feature_set != machine_class.feature_set:
-                cause = Cause.FEATURE_SET
-                detail = (
-                    f"The production model is for {loaded.bundle.feature_set}, "
-                    f"the features are {machine_class.feature_set}."
-                )
-            else:
-                try:
-                    return _by_model(loaded, machine_class, vectors)
-                except Exception:
-                    # Whatever the model raises, the machine still gets its limit rules.
-                    log.exception("ALERT: the production model of %s failed", name)
-                    cause, detail = Cause.MODEL_FAILED, "The production model failed."
-        return [_by_limits(machine_class, vector, cause, detail) for vector in vectors]
+        if loaded is not None and loaded.bundle.feature_set != machine_class.feature_set:
+            cause = Cause.FEATURE_SET
+            detail = (
+                f"The production model is for {loaded.bundle.feature_set}, "
+                f"the features are {machine_class.feature_set}."
+            )
+        elif loaded is not None:
+            cause, detail = self._by_model(loaded, machine_class, vectors, judgements)
+            _by_anomaly(loaded, machine_class, vectors, judgements, (cause, detail))
+        return [
+            judgement or _by_limits(machine_class, vector, cause, detail)
+            for vector, judgement in zip(vectors, judgements, strict=True)
+        ]
+
+    def _by_model(
+        self,
+        loaded: Loaded,
+        machine_class: MachineClass,
+        vectors: Sequence[Vector],
+        judgements: list[Judgement | None],
+    ) -> tuple[Cause, str]:
+        """Fill in what the boosters say; returns why some places may have stayed empty."""
+        patience = self._patience
+        if patience.rests(loaded.digest):
+            return Cause.MODEL_SLOW, "The production model was too slow several times and rests."
+        started = patience.clock()
+        try:
+            scores = scoring.score(loaded.bundle, np.stack([v.values for v in vectors]))
+            known = np.isfinite(scores.probability)
+            for i in np.flatnonzero(known).tolist():
+                judgements[i] = _explained(loaded, machine_class, vectors[i], scores, i)
+        except Exception:
+            # Whatever the model raises, the machine still gets the rungs below.
+            log.exception("ALERT: the production model of %s failed", machine_class.name)
+            judgements[:] = [None] * len(vectors)
+            return Cause.MODEL_FAILED, "The production model failed."
+        patience.took(loaded.digest, len(vectors), patience.clock() - started)
+        if not known.all():
+            log.error("ALERT: the production model of %s gave no number", machine_class.name)
+        return Cause.MODEL_FAILED, "The production model gave no number."
 
 
 def _vector(question: Question) -> Vector:
@@ -129,15 +168,6 @@ def abstain(cause: Cause, detail: str, sentence: str, signal: Signal) -> Judgeme
     return Judgement(
         Rung.ABSTAINED, RiskLevel.UNKNOWN, sentence, signal, cause=cause, detail=detail
     )
-
-
-def _by_model(
-    loaded: Loaded, machine_class: MachineClass, vectors: Sequence[Vector]
-) -> list[Judgement]:
-    scores = scoring.score(loaded.bundle, np.stack([vector.values for vector in vectors]))
-    return [
-        _explained(loaded, machine_class, vector, scores, i) for i, vector in enumerate(vectors)
-    ]
 
 
 def _explained(
@@ -170,6 +200,54 @@ def _explained(
     elif limits.violations:
         _, judgement.action = _mode(machine_class, limits.failure_mode)
     return judgement
+
+
+def _by_anomaly(
+    loaded: Loaded,
+    machine_class: MachineClass,
+    vectors: Sequence[Vector],
+    judgements: list[Judgement | None],
+    why: tuple[Cause, str],
+) -> None:
+    """Fill the places that are empty, for the reason `why`, where the forest has a score."""
+    empty = [i for i, judgement in enumerate(judgements) if judgement is None]
+    forest = loaded.bundle.forest
+    if forest is None or not empty:
+        return
+    try:
+        scores = anomaly.score(forest, np.stack([vectors[i].values for i in empty]))
+        for i, score in zip(empty, scores.tolist(), strict=True):
+            if math.isfinite(score):
+                judgement = _unusual(loaded, machine_class, vectors[i], score)
+                judgement.cause, judgement.detail = why
+                judgements[i] = judgement
+    except Exception:
+        log.exception("ALERT: the anomaly model of %s failed", machine_class.name)
+
+
+def _unusual(
+    loaded: Loaded, machine_class: MachineClass, vector: Vector, score: float
+) -> Judgement:
+    """What the forest says. A limit alarm raises the risk: the rung below would have told it."""
+    bundle = loaded.bundle
+    assert bundle.forest is not None  # noqa: S101 - it gave the score
+    probability = float(anomaly.calibrate(bundle.forest, np.array([score]))[0])
+    found = explain.explain_unusual(bundle, vector.values, score, probability)
+    limits = thresholds.judge(machine_class, vector.values)
+    risk = max(RiskLevel(bundle.risk(probability)), limits.risk, key=_SEVERITY.index)
+    mode, action = _mode(machine_class, limits.failure_mode or found.failure_mode)
+    return Judgement(
+        Rung.ANOMALY,
+        risk,
+        f"{found.sentence} {limits.sentence}" if limits.violations else found.sentence,
+        _signal(vector),
+        probability=probability,
+        failure_mode=mode,
+        contributions=[_contribution(reason, bundle.normals) for reason in found.reasons],
+        violations=_violations(limits),
+        action=action,
+        model=loaded,
+    )
 
 
 def _contribution(

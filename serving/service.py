@@ -30,6 +30,7 @@ from serving.lake_features import LakeFeatures
 from serving.metrics import Metrics
 from serving.model_slot import ModelSlots
 from serving.outbox import Outbox, Publisher
+from serving.patience import Patience
 from serving.prediction import PredictionService
 from serving.wire import KafkaPublisher, body_encoder
 
@@ -55,6 +56,7 @@ class Service:
     store: AsyncOnlineStore
     reader: FeatureReader
     slots: ModelSlots
+    ladder: Ladder
     outbox: Outbox
     publisher: Publisher
     audit: Audit
@@ -181,15 +183,15 @@ def build(
         settings.data_dir.absolute() / "outbox", publisher, settings.api.outbox_capacity
     )
     audit = Audit(outbox, body_encoder(PREDICTIONS_TOPIC))
-    predictions = PredictionService(
-        reader, Ladder(slots.get), audit, clock=clock, answered=metrics.answered
-    )
+    ladder = Ladder(slots.get, Patience(settings.api.model_budget_seconds, clock=time.perf_counter))
+    predictions = PredictionService(reader, ladder, audit, clock=clock, answered=metrics.answered)
     return Service(
         settings=settings,
         classes=classes,
         store=store,
         reader=reader,
         slots=slots,
+        ladder=ladder,
         outbox=outbox,
         publisher=publisher,
         audit=audit,
@@ -211,10 +213,13 @@ def _lake(settings: Settings) -> Lake:
 
 def _load_warm(folder: Path) -> Bundle:
     """A bundle that has scored once: the first call of a booster costs several times the next."""
-    from aegisops import scoring
+    from aegisops import anomaly, scoring
 
     bundle = scoring.load_bundle(folder)
-    scoring.score(bundle, np.zeros((1, len(bundle.vector))))
+    vector = np.zeros((1, len(bundle.vector)))
+    scoring.score(bundle, vector)
+    if bundle.forest is not None:
+        anomaly.score(bundle.forest, vector)
     return bundle
 
 

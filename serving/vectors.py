@@ -39,6 +39,7 @@ class Cause(StrEnum):
     NO_MODEL = "no_model"
     FEATURE_SET = "feature_set_mismatch"
     MODEL_FAILED = "model_failed"
+    MODEL_SLOW = "model_too_slow"
     NO_RULE = "no_rule_applies"
 
 

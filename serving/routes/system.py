@@ -9,7 +9,6 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.responses import Response
 
 from aegisops import __version__
-from aegisops.names import Rung
 from aegisops.tokens import Role
 from serving.auth import authorise
 from serving.routes.http import as_json, service_of
@@ -53,12 +52,13 @@ def _dependency(problem: str | None) -> dict[str, Any]:
 def _models(service: Service) -> list[dict[str, Any]]:
     rows = []
     states = service.slots.status()
-    for name in service.classes:
+    for name, machine_class in service.classes.items():
         loaded, refusal = states.get(name, (None, None))
         rows.append(
             {
                 "machine_class": name,
-                "rung": (Rung.PRODUCTION if loaded else Rung.THRESHOLDS).value,
+                "rung": service.ladder.rung(machine_class).value,
+                "has_anomaly_model": loaded is not None and loaded.bundle.forest is not None,
                 "version": loaded.version if loaded else None,
                 "digest": loaded.digest if loaded else None,
                 "loaded_at": loaded.loaded_at.isoformat() if loaded else None,

@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
 
-from aegisops.explain import explain, feature_title, percent
+from aegisops import anomaly
+from aegisops.explain import deviation, explain, explain_unusual, feature_title, percent
 from aegisops.machines import load_class
 from aegisops.scoring import load_bundle, score
 
@@ -68,6 +69,60 @@ def test_a_category_is_told_by_its_name_and_a_missing_value_as_missing(loaded):
     assert texts["vibration_kurtosis_6h"].value is None
     assert explanation.failure_mode == "seal"
     assert explanation.procedure == "P-2"
+
+
+@pytest.fixture(scope="module")
+def with_forest(forest_bundle_dir):
+    return load_bundle(forest_bundle_dir)
+
+
+def unusual(bundle, vector):
+    scores = anomaly.score(bundle.forest, vector)
+    probability = anomaly.calibrate(bundle.forest, scores)
+    return explain_unusual(bundle, vector[0], float(scores[0]), float(probability[0]))
+
+
+def test_an_unusual_machine_is_told_by_the_values_furthest_from_normal(with_forest):
+    explanation = unusual(with_forest, SICK)
+    assert explanation.sentence.startswith(
+        "Operation looks unlike this machine class's healthy operation: vibration "
+    )
+    assert "(normal " in explanation.sentence
+    assert explanation.sentence.endswith(" were followed by a failure within 12 h.")
+    first, second = explanation.reasons[:2]
+    assert {first.feature, second.feature} == {"vibration_rms_1h", "vibration_kurtosis_6h"}
+    assert all(reason.contribution is None for reason in explanation.reasons)
+    assert "time_since_maintenance" not in {reason.feature for reason in explanation.reasons}
+
+
+def test_a_usual_machine_is_called_so_without_mode_or_action(with_forest):
+    explanation = unusual(with_forest, WELL)
+    assert explanation.sentence.startswith(
+        "Operation looks like this machine class's healthy operation. On held-out data "
+    )
+    assert (explanation.failure_mode, explanation.action) == (None, None)
+
+
+def test_no_mode_is_named_that_the_class_does_not_point_to(with_forest):
+    # The pump's modes declare no channels, so what is unusual says nothing about the mode.
+    assert unusual(with_forest, SICK).failure_mode is None
+
+
+def test_a_missing_value_is_no_reason(with_forest):
+    gap = [[9.0, float("nan"), 50.0, 0.0, 100.0, 0.0]]
+    features = [reason.feature for reason in unusual(with_forest, gap).reasons]
+    assert features[0] == "vibration_rms_1h"
+    assert "vibration_kurtosis_6h" not in features
+
+
+def test_a_deviation_of_one_is_the_edge_of_the_normal_range(with_forest):
+    normal = with_forest.normals["temperature_mean_6h"]
+    i = with_forest.vector.index("temperature_mean_6h")
+    assert deviation(with_forest, i, normal["median"]) == 0
+    assert deviation(with_forest, i, normal["high"]) == pytest.approx(1)
+    assert deviation(with_forest, i, normal["low"]) == pytest.approx(1)
+    count = with_forest.vector.index("leak_count_6h")
+    assert np.isfinite(deviation(with_forest, count, 3.0))
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ import tempfile
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import fastavro
@@ -20,9 +20,10 @@ import numpy as np
 import pytest
 import xgboost as xgb
 
-from aegisops import signing
+from aegisops import anomaly, signing
 from aegisops.embedded.redis_server import RedisServer
 from aegisops.machines import MachineClass, load_class
+from aegisops.modelling.anomaly import export, isolation_forest
 from aegisops.names import PREDICTIONS_TOPIC, features_key, machine_key
 from aegisops.online_store import FeatureVector, Machine, OnlineStore, connect
 from aegisops.schemas import avro
@@ -62,7 +63,12 @@ class Recorder:
 
 
 def write_bundle(
-    settings: Settings, machine_class: MachineClass = SPINDLE, version: str = "1", trees: int = 20
+    settings: Settings,
+    machine_class: MachineClass = SPINDLE,
+    version: str = "1",
+    trees: int = 20,
+    *,
+    forest: bool = False,
 ) -> Path:
     """A signed bundle whose risk follows vibration RMS; not yet promoted."""
     folder = settings.bundles_dir / machine_class.name / version / "bundle"
@@ -74,6 +80,8 @@ def write_bundle(
         )
         atexit.register(shutil.rmtree, template, ignore_errors=True)
     shutil.copytree(template, folder)
+    if forest:
+        _add_forest(folder, machine_class)
     signing.sign(folder, signing.ensure_keys(settings.keys_dir).private)
     return folder
 
@@ -114,6 +122,25 @@ def _train(folder: Path, machine_class: MachineClass, version: str, trees: int) 
     }
     (folder / "manifest.json").write_text(json.dumps(manifest))
     return folder
+
+
+def _add_forest(folder: Path, machine_class: MachineClass) -> None:
+    """A forest that knows vectors around 0 with a vibration RMS of 1 to 3; calibrated by hand."""
+    rng = np.random.default_rng(0)
+    inputs = [i for i, spec in enumerate(machine_class.features) if spec.window is not None]
+    x = rng.normal(size=(1_000, len(machine_class.vector))).astype(np.float32)
+    x[:, machine_class.vector.index("vibration_rms_1h")] = rng.uniform(1, 3, 1_000)
+    x = x[:, inputs]
+    forest = export(
+        isolation_forest(x, seed=0), np.array(inputs, np.int32), np.zeros(len(inputs), np.float32)
+    )
+    knots = {
+        "knots_score": np.array([0.38, 0.42, 0.45]),
+        "knots_probability": np.array([0.01, 0.25, 0.5]),
+    }
+    anomaly.save(replace(forest, usual=np.array(0.42), **knots), folder / "anomaly.npz")
+    manifest = json.loads((folder / "manifest.json").read_text())
+    (folder / "manifest.json").write_text(json.dumps(manifest | {"anomaly": {}}))
 
 
 def promote(settings: Settings, version: str, machine_class: MachineClass = SPINDLE) -> None:
