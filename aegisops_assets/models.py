@@ -62,10 +62,11 @@ def training_set(
     key=key(names.ML_FAILURE_MODEL),
     deps=[key(TRAINING_SET.name)],
     group_name="ml",
-    kinds={"xgboost", "mlflow"},
+    kinds={"xgboost", "scikitlearn", "mlflow"},
     owners=OWNERS,
-    description="A calibrated XGBoost model per class, signed and registered as `candidate`.",
-    code_version="1",
+    description="A calibrated XGBoost model per class, and in the same signed bundle the Isolation "
+    "Forest that answers when it cannot; registered as `candidate`.",
+    code_version="2",
     tags={"aegis/heavy": "true"},
 )
 def failure_model(

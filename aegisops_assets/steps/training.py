@@ -14,7 +14,8 @@ import polars as pl
 
 from aegisops import signing
 from aegisops.machines.model import US_PER_SECOND
-from aegisops.modelling import bundle, split, training
+from aegisops.modelling import anomaly, bundle, split, training
+from aegisops.modelling.anomaly import AnomalyModel
 from aegisops.modelling.rows import labelled
 from aegisops.modelling.training import Progress
 from aegisops.registry import Version
@@ -116,7 +117,7 @@ def train(
     recipe: training.Recipe | None = None,
     progress: Progress = lambda *_: None,
 ) -> list[Candidate]:
-    """Fit, write, sign and register a candidate per class.
+    """Fit, write, sign and register a candidate per class, with its forest of healthy operation.
 
     The bundle's version and time come from its rows, so that the same data gives the same bytes
     and the same digest; a model that is already there is not registered twice.
@@ -130,9 +131,10 @@ def train(
         model = training.fit(
             rows, fleet.machine_class, horizon=horizon, recipe=recipe, progress=progress
         )
+        forest = anomaly.fit(rows, fleet.machine_class, horizon=horizon, seed=model.recipe.seed)
         newest = datetime.fromtimestamp(int(rows["ts"].to_numpy().max()) // US_PER_SECOND, UTC)
         versions = _data_versions(platform, fleet)
-        version = f"{newest:%Y%m%d}-{_fingerprint(rows, model, versions)}"
+        version = f"{newest:%Y%m%d}-{_fingerprint(rows, model, forest, versions)}"
         folder = platform.bundle_dir(fleet.machine_class.name, version)
         digest = bundle.write(
             model,
@@ -141,32 +143,42 @@ def train(
             trained_at=f"{newest:%Y-%m-%dT%H:%M:%SZ}",
             data_versions=versions,
             metrics=model.training,
+            anomaly_model=forest,
         )
-        made.append(_register(platform, fleet, folder, digest, model))
+        made.append(_register(platform, fleet, folder, digest, model, forest=forest))
     return made
 
 
 def _register(
-    platform: Platform, fleet: Fleet, folder: Path, digest: str, model: training.Model
+    platform: Platform,
+    fleet: Fleet,
+    folder: Path,
+    digest: str,
+    model: training.Model,
+    *,
+    forest: AnomalyModel | None,
 ) -> Candidate:
     name, keys = fleet.machine_class.name, platform.keys()
     signing.sign(folder, keys.private)
     signing.verify(folder, keys.public)
     known = [v for v in platform.registry.history(name) if v.digest == digest]
     registered = known[0] if known else None
+    figures = dict(model.training)
+    if forest is not None:
+        figures |= {f"anomaly_{k}": forest.about[k] for k in ("unseen_pr_auc", "unseen_roc_auc")}
     if registered is None:
         registered = platform.registry.register(
             name,
             folder,
             digest=digest,
-            metrics={k: v for k, v in model.training.items() if v == v},  # noqa: PLR0124 - NaN
+            metrics={k: v for k, v in figures.items() if v == v},  # noqa: PLR0124 - NaN
             parameters=model.recipe.parameters() | {"rounds": model.rounds},
             tags={
                 "bundle_version": folder.parent.name,
                 "feature_set": fleet.machine_class.feature_set,
             },
         )
-    return Candidate(name, folder, digest, registered, dict(model.training))
+    return Candidate(name, folder, digest, registered, figures)
 
 
 def _data_versions(platform: Platform, fleet: Fleet) -> dict[str, int]:
@@ -192,13 +204,19 @@ def _horizon(platform: Platform, fleet: Fleet) -> int:
     return int(labels["horizon_us"][0])
 
 
-def _fingerprint(rows: pl.DataFrame, model: training.Model, data_versions: dict[str, int]) -> str:
+def _fingerprint(
+    rows: pl.DataFrame,
+    model: training.Model,
+    forest: AnomalyModel | None,
+    data_versions: dict[str, int],
+) -> str:
     whole = hashlib.sha256(rows.hash_rows(seed=0).to_numpy().tobytes())
     settings: dict[str, Any] = {
         "class": model.machine_class.model_dump(mode="json"),
         "recipe": model.recipe.parameters(),
         "horizon": model.horizon,
         "data_versions": data_versions,
+        "anomaly": None if forest is None else {k: forest.about[k] for k in ("trees", "samples")},
     }
     whole.update(json.dumps(settings, sort_keys=True).encode())
     return whole.hexdigest()[:12]

@@ -5,7 +5,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from aegisops import names, scoring, signing
+from aegisops import anomaly, names, scoring, signing
 from aegisops.names import Alias
 from aegisops.schemas.tables import EVENTS, FEATURES, LABELS, MODEL_DECISIONS, READINGS, TILES
 from aegisops_assets import materialize
@@ -33,6 +33,11 @@ def test_a_new_class_with_another_clock_goes_the_whole_way_without_code(finished
     risk = scoring.score(bundle, np.array([worn, fresh])).probability
     assert risk[0] > 0.5
     assert risk[1] < 0.1
+    assert bundle.forest is not None
+    unusual = anomaly.score(bundle.forest, np.array([worn, fresh]))
+    assert unusual[0] > unusual[1]
+    chance = anomaly.calibrate(bundle.forest, unusual)
+    assert chance[0] > chance[1]
 
 
 def test_every_row_has_a_vector_and_a_reason_for_its_label(finished):
@@ -52,7 +57,10 @@ def test_the_decision_is_recorded_with_its_evidence(finished):
     decision = platform.lake.scan(MODEL_DECISIONS).collect().row(0, named=True)
     assert decision["decision"] == "promoted"
     assert decision["decided_by"].startswith("dagster run")
-    assert "candidate" in json.loads(decision["evidence"])["figures"]
+    figures = json.loads(decision["evidence"])["figures"]
+    assert figures["candidate"]["pr_auc"] > figures["prevalence"]
+    assert figures["anomaly"]["roc_auc"] > 0.5
+    assert {"pr_auc_gain", "low", "high"} <= set(figures["gain_over_anomaly"])
     production = platform.registry.by_alias("press", Alias.PRODUCTION)
     assert production is not None
     assert production.digest == decision["model_digest"]
@@ -67,7 +75,7 @@ def test_the_same_data_gives_the_same_digest_and_no_second_version(copied):
     assert len(copied.registry.history("press")) == 1
 
 
-@pytest.mark.parametrize("part", ["manifest.json", "failure.ubj"])
+@pytest.mark.parametrize("part", ["manifest.json", "failure.ubj", "anomaly.npz"])
 def test_an_altered_bundle_is_not_promoted(copied, part):
     candidate = copied.registry.by_alias("press", Alias.CANDIDATE)
     bundle = copied.bundle_dir("press", candidate.tags["bundle_version"])
