@@ -59,27 +59,38 @@ def test_only_features_over_a_window_are_looked_at(anomaly_model, pump_class):
     assert anomaly.score(forest, usual) == anomaly.score(forest, older)
 
 
-def test_labels_of_the_test_fold_and_row_order_do_not_change_a_bit(
-    anomaly_model, training_rows, pump_class, tmp_path
+def test_another_row_order_and_other_test_labels_give_the_same_digest(
+    model, training_rows, pump_class, forest_bundle_dir, tmp_path
 ):
-    spoiled = training_rows.with_columns(
-        pl.when(pl.col("fold") == "test")
-        .then(1 - pl.col("label"))
-        .otherwise("label")
-        .alias("label")
-    ).sample(fraction=1, shuffle=True, seed=3)
-    again = fit(spoiled, pump_class)
-    for name, found in (("one", anomaly_model), ("other", again)):
-        anomaly.save(found.forest, tmp_path / name)
-    assert (tmp_path / "one").read_bytes() == (tmp_path / "other").read_bytes()
-    assert again.about == anomaly_model.about
+    turned = pl.when(pl.col("fold") == "test").then(1 - pl.col("label")).otherwise("label")
+    spoiled = training_rows.with_columns(turned.alias("label")).sample(
+        fraction=1, shuffle=True, seed=3
+    )
+    write_pump_bundle(model, tmp_path / "bundle", anomaly_model=fit(spoiled, pump_class))
+    assert bundle_digest(tmp_path / "bundle") == bundle_digest(forest_bundle_dir)
+    manifest = json.loads((tmp_path / "bundle" / "manifest.json").read_text())
+    assert manifest["format"] == 1
+    assert manifest["anomaly"]["healthy_rows"] > 256
 
 
 def test_a_class_with_too_few_healthy_rows_has_no_forest(training_rows, pump_class):
     few = training_rows.group_by("machine_id", maintain_order=True).head(10)
     assert fit(few, pump_class) is None
-    nothing_later = training_rows.filter(pl.col("fold") != "calibrate")
-    assert fit(nothing_later, pump_class) is None
+    nothing_unseen = training_rows.filter(pl.col("fold") != "calibrate", pl.col("label") == 0)
+    assert fit(nothing_unseen, pump_class) is None
+
+
+def test_with_few_late_failures_it_is_calibrated_across_machines(anomaly_model, training_rows):
+    about = anomaly_model.about["calibration"]
+    assert about["rows"] == "cross_fitted"
+    late = training_rows.filter(pl.col("fold") == "calibrate", pl.col("label") == 1)
+    assert about["failures"] > late["machine_id"].n_unique()
+
+
+def test_with_few_failing_machines_it_is_calibrated_on_the_later_fold(training_rows, pump_class):
+    failing = pl.col("machine_id").is_in(["p00", "p01", "p02"])
+    rows = training_rows.filter(failing | (pl.col("label") == 0))
+    assert fit(rows, pump_class).about["calibration"]["rows"] == "calibrate_fold"
 
 
 def test_a_channel_that_never_reported_is_left_out(training_rows, pump_class):
@@ -88,14 +99,3 @@ def test_a_channel_that_never_reported_is_left_out(training_rows, pump_class):
     silent = training_rows.with_columns(pl.Series("vector", vectors.tolist()))
     found = fit(silent, pump_class)
     assert "temperature_mean_6h" not in found.about["inputs"]
-
-
-def test_training_twice_with_a_forest_gives_the_same_digest(
-    model, training_rows, pump_class, forest_bundle_dir, tmp_path
-):
-    again = fit(training_rows, pump_class)
-    write_pump_bundle(model, tmp_path / "bundle", anomaly_model=again)
-    assert bundle_digest(tmp_path / "bundle") == bundle_digest(forest_bundle_dir)
-    manifest = json.loads((tmp_path / "bundle" / "manifest.json").read_text())
-    assert manifest["format"] == 1
-    assert manifest["anomaly"]["healthy_rows"] > 256
