@@ -104,9 +104,12 @@ def _run(
         stack.start_simulator()
         with watch.step("assets: tiles, features, labels, training, validation, promotion"):
             trained = materialize(stack.settings, MACHINE_CLASS, "everything")
+        for reason in trained["failed_checks"].values():
+            output.note(f"[yellow]the new model was refused[/] ({reason}); limit rules answer")
         with watch.step("API: model, features and an answer for every machine"):
             stack.wait_for_api()
-            answers = _ask(stack, machines)
+            rung = "thresholds" if trained["failed_checks"] else "production"
+            answers = _ask(stack, machines, rung)
         with watch.step("Dagster UI"):
             stack.wait_for_dagster()
         run.processes = stack.pids()
@@ -139,8 +142,8 @@ def _show(answers: list[dict[str, Any]], urls: dict[str, str]) -> None:
     output.say('SQL:     aegisops sql -c "SELECT * FROM risk_ranking"')
 
 
-def _ask(stack: Stack, machines: int) -> list[dict[str, Any]]:
-    """Answers for the whole fleet, as soon as the model gives one for every machine."""
+def _ask(stack: Stack, machines: int, rung: str) -> list[dict[str, Any]]:
+    """Answers for the whole fleet, as soon as `rung` gives one for every machine."""
     from aegisops.cli.api import Api
     from aegisops.errors import ServiceUnavailable
 
@@ -148,14 +151,14 @@ def _ask(stack: Stack, machines: int) -> list[dict[str, Any]]:
     until = time.monotonic() + ANSWER_SECONDS
     while True:
         answers = api.predict_fleet(all=True)
-        good = [a for a in answers if a["served_by"] == "production" and a["source"] == "cache"]
+        good = [a for a in answers if a["served_by"] == rung and a["source"] == "cache"]
         if len(good) == machines:
             return answers
         if time.monotonic() > until:
             causes = sorted({f"{a['cause']}: {a['detail']}" for a in answers if a not in good})
             raise ServiceUnavailable(
                 f"after {ANSWER_SECONDS:g} s only {len(good)} of {machines} machines have an "
-                f"answer of the model over live features ({'; '.join(causes) or 'no machines'}); "
+                f"answer of {rung} over live features ({'; '.join(causes) or 'no machines'}); "
                 f"see the logs in {stack.settings.data_dir}/logs"
             )
         time.sleep(0.3)
