@@ -101,18 +101,50 @@ def verify(records: Iterable[Mapping[str, Any]], *, from_start: bool = True) -> 
     faults: list[Fault] = []
     for instance, rows in chains.items():
         rows.sort(key=lambda row: (row["chain_seq"], row["digest"]))
-        expected = 0 if from_start else rows[0]["chain_seq"]
-        previous = genesis(instance) if expected == 0 else rows[0]["previous_digest"]
-        last: str | None = None
+        if from_start:
+            walk = Walk(instance)
+        else:
+            walk = Walk(instance, rows[0]["chain_seq"], rows[0]["previous_digest"])
         for row in rows:
-            if row["digest"] == last:
-                continue
-            last = row["digest"]
-            problem = _problem(row, expected, previous)
-            if problem:
-                faults.append(Fault(instance, row["chain_seq"], row["prediction_id"], problem))
-            expected, previous = row["chain_seq"] + 1, row["digest"]
+            faults += walk.step(row)
     return faults
+
+
+class Walk:
+    """Checks one instance's chain record by record, in constant memory."""
+
+    def __init__(self, instance: str, start: int = 0, previous: str | None = None) -> None:
+        """`start`, `previous`: number of the first record and the digest it must follow."""
+        self.instance = instance
+        self.records = 0
+        """Different records seen so far."""
+        self.repeats = 0
+        """Records that came again unchanged."""
+        self.head = previous or genesis(instance)
+        """Digest of the last record."""
+        self._expected = start
+        self._last: str | None = None
+
+    def step(self, row: Mapping[str, Any]) -> list[Fault]:
+        """Faults at the next record; records must come sorted by `chain_seq`, then `digest`."""
+        problem = ""
+        if row["digest"] == self._last:
+            # The same digest over other content is no second delivery.
+            if row["digest"] == digest(row, row["previous_digest"]):
+                self.repeats += 1
+            else:
+                problem = _ALTERED
+        else:
+            problem = _problem(row, self._expected, self.head)
+            self.records += 1
+            self._last = self.head = row["digest"]
+            self._expected = row["chain_seq"] + 1
+        if not problem:
+            return []
+        return [Fault(self.instance, row["chain_seq"], row["prediction_id"], problem)]
+
+
+_ALTERED = "the record was altered"
 
 
 def _problem(row: Mapping[str, Any], expected: int, previous: str) -> str:
@@ -121,7 +153,7 @@ def _problem(row: Mapping[str, Any], expected: int, previous: str) -> str:
     if row["chain_seq"] < expected:
         return "a second record has this number"
     if row["digest"] != digest(row, row["previous_digest"]):
-        return "the record was altered"
+        return _ALTERED
     if row["previous_digest"] != previous:
         return "the record does not follow the one before it"
     return ""

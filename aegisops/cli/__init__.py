@@ -13,6 +13,7 @@ from typer.core import TyperGroup
 
 from aegisops.cli import (
     access,
+    audit,
     dead_letters,
     demo,
     doctor,
@@ -78,5 +79,6 @@ for _module in (
     sql,
     doctor,
     dead_letters,
+    audit,
 ):
     _module.register(app)

@@ -100,6 +100,14 @@ def test_a_record_delivered_twice_is_no_fault() -> None:
     assert verify([*records, copy.deepcopy(records[1])]) == []
 
 
+def test_a_second_delivery_with_other_content_shows() -> None:
+    records = chain(3)
+    twin = copy.deepcopy(records[1])
+    twin["probability"] = 0.5
+    assert verify([*records, twin])
+    assert verify([*records[:1], twin, *records[1:]])
+
+
 def test_fields_cannot_borrow_from_each_other() -> None:
     one, other = chain(1)[0], chain(1)[0]
     one["machine_id"], one["subject"] = "ab", "c"

@@ -1,0 +1,136 @@
+"""From the API's answer over Delta back to the same answer."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+from typer.testing import CliRunner
+
+from aegisops import audit_log
+from aegisops.cli import app
+from aegisops.lake import Lake
+from aegisops.schemas.tables import PREDICTIONS
+from aegisops.settings import Settings
+from tests.serving.conftest import SOUND, SPINDLE, WORN, Fleet, promote, running, write_bundle
+
+pytestmark = pytest.mark.anyio
+
+
+def store(settings: Settings, records: list[dict[str, Any]]) -> None:
+    """What the lake writer does with audit records."""
+    source = {"_topic": "t", "_partition": 0, "_index": 0, "_ingested_at": datetime.now(UTC)}
+    rows = [r | source | {"_offset": i} for i, r in enumerate(records)]
+    frame = pl.DataFrame(rows, infer_schema_length=None).with_columns(
+        pl.col("asked_at", "features_at").cast(pl.Datetime("us", "UTC"))
+    )
+    Lake(settings.lake_root).append(PREDICTIONS, frame)
+
+
+@pytest.fixture
+async def answers(settings: Settings, promoted: Path, fleet: Fleet) -> list[dict[str, Any]]:
+    """Answers of the API, alone and in a batch, of three rungs; their records are in Delta."""
+    for i in range(4):
+        fleet.add(f"m{i}", WORN if i % 2 else SOUND + i / 7)
+    fleet.add("silent")
+    async with running(settings) as api:
+        given = [(await api.predict("m0")).json()]
+        batch = await api.client.post("/api/v1/predict/batch", json={"machine_ids": ["m1", "m2"]})
+        given += batch.json()
+        given.append((await api.predict("silent")).json())
+        given.append((await api.predict("m3", features=dict.fromkeys(SPINDLE.vector, 7.7))).json())
+        (settings.bundles_dir / "cnc_spindle" / "production.json").unlink()
+        await api.until(lambda: api.service.slots.get("cnc_spindle") is None)
+        given.append((await api.predict("m3")).json())
+        store(settings, await api.records(len(given)))
+    return given
+
+
+def replay(settings: Settings, identity: str, code: int = 0) -> Any:
+    folder = ("--data-dir", str(settings.data_dir))
+    result = CliRunner().invoke(app, ["replay-prediction", identity, *folder, "--json"])
+    assert result.exit_code == code, result.output
+    return json.loads(result.stdout) if result.stdout else result.output
+
+
+def forge(settings: Settings, column: str, value: object) -> None:
+    lake = Lake(settings.lake_root)
+    rows = lake.scan(PREDICTIONS).collect()
+    kind = rows.schema[column]
+    lake.overwrite(PREDICTIONS, rows.with_columns(pl.lit(value, kind).alias(column)))
+
+
+async def test_every_answer_comes_out_again_bit_for_bit_with_its_reasons(
+    settings: Settings, answers: list[dict[str, Any]]
+) -> None:
+    rungs = set()
+    for answer in answers:
+        again = replay(settings, answer["prediction_id"])
+        rungs.add(answer["served_by"])
+        assert again["equal"] is True
+        assert again["served_by"] == answer["served_by"]
+        if answer["served_by"] == "abstained":
+            assert again["computed"] is None
+            continue
+        assert again["computed"]["probability"] == answer["probability"]
+        assert again["computed"]["risk"] == answer["risk"]
+        assert again["explanation"] == answer["explanation"]
+        if answer["served_by"] == "production":
+            told = [(c["feature"], c["contribution"]) for c in answer["contributions"]]
+            assert [(c["feature"], c["contribution"]) for c in again["contributions"]] == told
+    assert rungs == {"production", "thresholds", "abstained"}
+
+
+async def test_the_log_of_an_api_holds(settings: Settings, answers: list[dict[str, Any]]) -> None:
+    heads, faults = audit_log.check(Lake(settings.lake_root))
+    assert faults == []
+    assert [head.records for head in heads] == [len(answers)]
+
+
+async def test_an_altered_probability_is_not_equal_and_the_record_not_intact(
+    settings: Settings, answers: list[dict[str, Any]]
+) -> None:
+    forge(settings, "probability", 0.5)
+    again = replay(settings, answers[0]["prediction_id"], code=1)
+    assert again["differences"] == ["probability"]
+    assert again["is_record_intact"] is False
+    folder = ("--data-dir", str(settings.data_dir))
+    shown = CliRunner().invoke(app, ["replay-prediction", answers[0]["prediction_id"], *folder])
+    assert "not equal: probability" in shown.output
+
+
+async def test_a_bundle_that_is_gone_is_said_with_its_digest(
+    settings: Settings, answers: list[dict[str, Any]], promoted: Path
+) -> None:
+    shutil.rmtree(promoted)
+    said = replay(settings, answers[0]["prediction_id"], code=2)
+    assert "not kept any more" in said
+    assert answers[0]["model"]["digest"] in said
+
+
+async def test_an_altered_bundle_is_refused(
+    settings: Settings, answers: list[dict[str, Any]], promoted: Path
+) -> None:
+    (promoted / "manifest.json").write_text((promoted / "manifest.json").read_text() + " ")
+    assert "signature not valid" in replay(settings, answers[0]["prediction_id"], code=2)
+
+
+async def test_another_signed_bundle_of_the_same_version_is_refused(
+    settings: Settings, answers: list[dict[str, Any]], promoted: Path
+) -> None:
+    shutil.rmtree(promoted.parent)
+    write_bundle(settings, trees=5)
+    promote(settings, "1")
+    assert "which answered" in replay(settings, answers[0]["prediction_id"], code=2)
+
+
+async def test_a_record_cannot_lead_out_of_the_bundles_folder(
+    settings: Settings, answers: list[dict[str, Any]]
+) -> None:
+    forge(settings, "model_version", "../../elsewhere")
+    assert "no version" in replay(settings, answers[0]["prediction_id"], code=2)
