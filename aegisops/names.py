@@ -14,6 +14,10 @@ PARTITIONS = 12
 LAKE_WRITER_APP = "aegis-lake-writer"
 FEATURE_WORKER_APP = "aegis-feature-worker"
 
+# --- Kafka headers ------------------------------------------------------------------------------
+REPLAY_OF_HEADER = "aegis-replay-of"  # source position of the dead letter that is sent again
+REPLAY_ID_HEADER = "aegis-replay-id"  # run of `aegisops dlq replay`
+
 # --- Delta tables: name = folder under the lake = Dagster asset key ---------------------------
 BRONZE_MACHINES = "bronze/machines"
 BRONZE_READINGS = "bronze/readings"
@@ -27,6 +31,7 @@ GOLD_FEATURES = "gold/features"
 GOLD_LABELS = "gold/labels"
 ML_TRAINING_SET = "ml/training_set"
 OPS_MODEL_DECISIONS = "ops/model_decisions"
+OPS_REPLAYS = "ops/replays"
 
 # --- Dagster assets that are not tables -------------------------------------------------------
 ML_FAILURE_MODEL = "ml/failure_model"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -123,22 +122,12 @@ def export(
     from aegisops.lake import Lake
 
     lake = Lake(runs.settings(data_dir).lake_root)
-    rows = audit_log.between(lake, _time(begin, "--from"), _time(end, "--to"), machine or ())
+    rows = audit_log.between(
+        lake, output.utc_time(begin, "--from"), output.utc_time(end, "--to"), machine or ()
+    )
     endings = {f".{form}": form for form in Format}
     _write(rows, to, format or endings.get(to.suffix.lower(), Format.CSV))
     output.say(f"{rows.height:,} answers → {to}")
-
-
-def _time(text: str, option: str) -> datetime:
-    from aegisops.errors import ConfigurationError
-
-    try:
-        moment = datetime.fromisoformat(text)
-    except ValueError:
-        raise ConfigurationError(
-            f"{option} {text}: write a UTC time, such as 2026-01-31 or 2026-01-31T06:00"
-        ) from None
-    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
 
 
 def _write(rows: pl.DataFrame, to: Path, form: Format) -> None:

@@ -1,9 +1,13 @@
-"""How the command line talks: stdout carries results, stderr carries progress and problems."""
+"""How the command line talks: stdout carries results, stderr carries progress and problems.
+
+Also how it reads what is typed the same way everywhere, such as times.
+"""
 
 from __future__ import annotations
 
 import json
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -92,3 +96,16 @@ def predictions_table(title: str, answers: Sequence[dict[str, Any]]) -> Table:
             )
         )
     return table(title, ("Machine", "Probability", "Risk", "Why", "What to do"), rows)
+
+
+def utc_time(text: str, option: str) -> datetime:
+    """Aware UTC time of what was typed. Raises `ConfigurationError` naming the option."""
+    from aegisops.errors import ConfigurationError
+
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        raise ConfigurationError(
+            f"{option} {text}: write a UTC time, such as 2026-01-31 or 2026-01-31T06:00"
+        ) from None
+    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)

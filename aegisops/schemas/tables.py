@@ -298,6 +298,19 @@ MODEL_DECISIONS = Table(
     keys=("decided_at", "machine_class", "model_version"),
 )
 
+REPLAYS = Table(
+    name=names.OPS_REPLAYS,
+    doc="Dead letters that were sent again: one row before the sending, one when Kafka has it.",
+    columns={
+        "replay_id": Column(pa.string(), "run of `aegisops dlq replay`"),
+        "state": Column(pa.string(), "intended | acknowledged"),
+        "reason": Column(pa.string(), "why it was a dead letter"),
+        "recorded_at": Column(TIMESTAMP, "when this row was written"),
+        **{n: c for n, c in _source().items() if n in _SOURCE_KEY},
+    },
+    keys=("replay_id", "state", *_SOURCE_KEY),
+)
+
 TABLES: dict[str, Table] = {
     table.name: table
     for table in (
@@ -313,5 +326,6 @@ TABLES: dict[str, Table] = {
         LABELS,
         TRAINING_SET,
         MODEL_DECISIONS,
+        REPLAYS,
     )
 }
