@@ -222,6 +222,32 @@ def test_what_still_cannot_be_read_is_not_sent(plant):
     assert plant.lake.scan(REPLAYS).collect().is_empty()
 
 
+def test_messages_of_a_schema_registered_later_are_read_then(plant):
+    text = avro.contract(READINGS_TOPIC).text
+    newest = plant.registry.register("other-value", text.replace("A small batch", "One batch"))
+    record = {"machine_id": "m-1", "seq": 0, "sent_at": NOW, "blocks": [block("power", 1.0)]}
+    plant.send(avro.encode(READINGS_TOPIC, record, newest + 1))
+    plant.write_lake()
+    assert plant.replay("--reason", "unknown_schema", code=1)["messages"] == 0
+    plant.registry.close()
+    plant.registry = SchemaRegistry(plant.settings)
+    later = text.replace("A small batch", "Some")
+    assert plant.registry.register(names.subject(READINGS_TOPIC), later) == newest + 1
+    assert plant.replay("--reason", "unknown_schema")["acknowledged"] == 1
+    plant.write_lake()
+    assert plant.values() == [1.0]
+
+
+def test_a_counters_jump_sent_again_later_counts_as_late_and_is_taken(plant):
+    for cycles, start in ((1.0, NOW - 20_000_000), (9e8, NOW - 10_000_000), (2.0, NOW)):
+        plant.read("m-1", {**block("cycles", cycles), "start_us": start})
+        plant.write_lake()
+    assert plant.values() == [1.0, 2.0]
+    assert plant.replay("--reason", "counter_jump")["acknowledged"] == 1
+    plant.write_lake()
+    assert plant.values() == [1.0, 2.0, 9e8]
+
+
 def test_a_dry_run_sends_and_records_nothing(plant):
     plant.read("ghost", block("power", 1.0))
     plant.write_lake()
