@@ -76,7 +76,7 @@ def verify(
             )
         total = sum(h.records for h in heads)
         if not faults:
-            output.say(f"{total:,} records in {len(heads)} chains: all hold")
+            output.say(f"all hold: {total:,} records, chains: {len(heads)}")
     if faults:
         raise typer.Exit(FOUND)
 
