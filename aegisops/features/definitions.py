@@ -23,6 +23,10 @@ RESOLUTION = 1e-7
 """Spread below this share of the largest value is a constant signal: finer than a 24-bit converter
 resolves, and finer than float64 moments keep their digits."""
 
+ONE_TIME = 1e-13
+"""Time spread in s² below which all values have one time: two whole microseconds give 5e-13, the
+rounding of equal times far less. A slope needs two times."""
+
 
 def finalise(spec: FeatureSpec, state: Floats, machine_class: MachineClass) -> Floats:
     """Values [G] of a windowed feature from states [G, F]; not INCREASE, CUMULATIVE, TIME_SINCE."""
@@ -101,7 +105,8 @@ def _crest(state: Floats, *_: object) -> Floats:
 
 
 def _slope(state: Floats, _: FeatureSpec, machine_class: MachineClass) -> Floats:
-    per_second = _divide(_field(state, "tx_m2"), _field(state, "t_m2"), _field(state, "t_m2") > 0)
+    t_m2 = _field(state, "t_m2")
+    per_second = _divide(_field(state, "tx_m2"), t_m2, t_m2 > ONE_TIME)
     return per_second * (machine_class.hour / US_PER_SECOND)
 
 

@@ -84,7 +84,7 @@ def _feature(spec, rows, base, t, machine_class):
             times = [(ts - t) / 1e6 for ts, _ in rows]
             centre = math.fsum(times) / n
             stt = math.fsum((s - centre) ** 2 for s in times)
-            if stt == 0:
+            if len({ts for ts, _ in rows}) == 1:
                 return NAN, 1.0
             stx = math.fsum((s - centre) * (x - mean) for s, x in zip(times, xs, strict=True))
             per_hour = hour / 1e6

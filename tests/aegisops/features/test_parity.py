@@ -208,3 +208,19 @@ def test_forgotten_machines_leave_the_others_untouched():
     engine.forget(["a"])
     assert engine.machines == ("b",)
     assert engine.vectors(["b"]).equals(before, null_equal=True)
+
+
+def test_values_of_one_time_have_no_slope():
+    rows = pl.DataFrame(
+        {
+            "machine_id": ["a"] * 5,
+            "channel": "force",
+            "ts": START + 417_777,
+            "value": -1.037935,
+            "quality": 0,
+        }
+    )
+    engine = OnlineFeatures(CLASS, ATTRIBUTES)
+    engine.update(rows)
+    slope = CLASS.vector.index("force_rate_of_change_1m")
+    assert np.isnan(engine.vectors(["a"])["vector"][0][slope])
