@@ -16,6 +16,7 @@ from aegisops.cli import (
     dead_letters,
     demo,
     doctor,
+    drift,
     evaluate,
     importing,
     output,
@@ -78,5 +79,6 @@ for _module in (
     sql,
     doctor,
     dead_letters,
+    drift,
 ):
     _module.register(app)

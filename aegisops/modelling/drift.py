@@ -1,4 +1,4 @@
-"""Has the fleet's data changed since the reference? Population stability by reference deciles. Pure.
+"""Has the fleet's data changed? Population stability by deciles of a reference. Pure.
 
 Rows are one per machine and interval (medians), because consecutive sensor rows are copies of one
 another: on an AR(0.99) process that never changed, tests on raw rows find drift nine times in ten.
@@ -112,7 +112,7 @@ def psi(reference: Floats, current: Floats) -> float:
 
 def per_interval(rows: pl.DataFrame, columns: Sequence[str], interval: int) -> pl.DataFrame:
     """Median of each column per machine and interval (µs) of `ts` (int µs); NaN is missing."""
-    medians = [pl.col(name).fill_nan(None).median() for name in columns]
+    medians = [pl.col(name).cast(pl.Float64).fill_nan(None).median() for name in columns]
     return (
         rows.group_by("machine_id", (pl.col("ts") // interval).alias("interval"))
         .agg(medians)
