@@ -15,7 +15,7 @@ from aegisops.modelling.drift import Kind, Verdict
 MACHINES, INTERVALS = 20, 35
 CURRENT = 28  # first interval of the current window
 NAB = os.environ.get("NAB_MACHINE_TEMPERATURE", "")
-"""The CSV of NAB's machine_temperature_system_failure, see docs/runbook.md."""
+"""The CSV of NAB's realKnownCause/machine_temperature_system_failure."""
 NOTHING = pl.DataFrame(schema={"machine_id": pl.String, "interval": pl.Int64})
 
 
