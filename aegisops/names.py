@@ -32,11 +32,13 @@ GOLD_LABELS = "gold/labels"
 ML_TRAINING_SET = "ml/training_set"
 OPS_MODEL_DECISIONS = "ops/model_decisions"
 OPS_REPLAYS = "ops/replays"
+OPS_DRIFT = "ops/drift"
 
 # --- Dagster assets that are not tables -------------------------------------------------------
 ML_FAILURE_MODEL = "ml/failure_model"
 ML_VALIDATION = "ml/validation"
 ML_PRODUCTION = "ml/production"
+ML_DRIFT_REPORT = "ml/drift_report"
 
 
 def subject(topic: str) -> str:
@@ -124,6 +126,10 @@ class EventType(StrEnum):
     FAILURE = "failure"
     ERROR = "error"
     COUNTER_RESET = "counter_reset"
+
+
+REGIME_CHANGE = "regime_change"
+"""Code of a maintenance event after which a machine works differently, as planned."""
 
 
 class Outcome(StrEnum):

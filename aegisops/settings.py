@@ -126,6 +126,11 @@ class Settings(BaseSettings):
         return self.data_dir.absolute() / "bundles"
 
     @property
+    def drift_reports_dir(self) -> Path:
+        """Drift reports: a folder per class, JSON for ever and the last HTML pages."""
+        return self.data_dir.absolute() / "reports" / "drift"
+
+    @property
     def keys_dir(self) -> Path:
         """Development keys (signing, JWT)."""
         return self.data_dir.absolute() / "keys"

@@ -1,4 +1,7 @@
-"""When things run: bronze is reported as it changes, new data becomes features, models nightly."""
+"""When things run: bronze is reported as it changes, new data becomes features, models nightly.
+
+Drift asks for a new model, at most once per class and cool-down.
+"""
 
 import json
 from typing import Any
@@ -7,6 +10,7 @@ import dagster as dg
 import polars as pl
 
 from aegisops.schemas.tables import EVENTS, READINGS, TILES, WAVEFORMS, Table
+from aegisops_assets.drift import drift_job, due, retrain_config
 from aegisops_assets.keys import key
 from aegisops_assets.lakehouse import BRONZE, features, labels, tiles
 from aegisops_assets.models import failure_model, production, training_set, validation
@@ -15,9 +19,10 @@ from aegisops_assets.steps.platform import Platform
 build_features = dg.define_asset_job(
     "build_features", [tiles, features, labels], description="bronze → tiles, features, labels"
 )
+_RETRAINED = [training_set, failure_model, validation, production]
 train_and_promote = dg.define_asset_job(
     "train_and_promote",
-    [training_set, failure_model, validation, production],
+    _RETRAINED,
     description="features and labels → a validated model in production",
 )
 everything = dg.define_asset_job(
@@ -25,7 +30,7 @@ everything = dg.define_asset_job(
     [tiles, features, labels, training_set, failure_model, validation, production],
     description="the whole way, from bronze to a promoted model",
 )
-JOBS = (build_features, train_and_promote, everything)
+JOBS = (build_features, train_and_promote, everything, drift_job)
 
 
 UNFINISHED = [
@@ -64,6 +69,42 @@ def bronze_changes(
         versions = "-".join(str(version) for version in wanted.values())
         requests.append(dg.RunRequest(run_key=f"features@{versions}"))
     return dg.SensorResult(asset_events=events, run_requests=requests, cursor=json.dumps(now))
+
+
+@dg.sensor(
+    job=train_and_promote,
+    minimum_interval_seconds=300,
+    default_status=dg.DefaultSensorStatus.RUNNING,
+    description="A class whose data or predictions drifted gets a new candidate, once a week at "
+    "most. It is promoted only if its checks pass.",
+)
+def drift_retrain(
+    context: dg.SensorEvaluationContext, platform: dg.ResourceParam[Platform]
+) -> dg.SensorResult:
+    """Looks at the newest report of each class; a report asks once, a failed run is not repeated.
+
+    Retraining does not make a new report, so that nothing here can go round in a circle.
+    """
+    from aegisops_assets.steps import drift
+
+    asked: dict[str, str] = json.loads(context.cursor or "{}")
+    wanted = due(asked, drift.newest(platform))
+    is_busy = any(
+        context.instance.get_runs_count(dg.RunsFilter(job_name=job.name, statuses=UNFINISHED))
+        for job in (train_and_promote, everything)
+    )
+    if not wanted or is_busy:
+        return dg.SensorResult(skip_reason="busy" if wanted else "nothing drifted since")
+    runs = sorted({run for run, _ in wanted.values()})
+    steps = ["__".join(asset.key.path) for asset in _RETRAINED]
+    request = dg.RunRequest(
+        # Dagster itself refuses a second run of the same key, even if the cursor is lost.
+        run_key=f"drift@{'-'.join(runs)}",
+        run_config=retrain_config(steps, sorted(wanted)),
+        tags={"aegis/cause": "drift"},
+    )
+    asked |= {name: at.isoformat() for name, (_, at) in wanted.items()}
+    return dg.SensorResult(run_requests=[request], cursor=json.dumps(asked))
 
 
 nightly = dg.ScheduleDefinition(

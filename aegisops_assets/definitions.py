@@ -3,7 +3,7 @@
 import dagster as dg
 
 from aegisops.settings import Settings
-from aegisops_assets import automation, lakehouse, models
+from aegisops_assets import automation, drift, lakehouse, models
 from aegisops_assets.steps.platform import Platform
 
 ASSETS: tuple[dg.AssetSpec | dg.AssetsDefinition, ...] = (
@@ -15,6 +15,7 @@ ASSETS: tuple[dg.AssetSpec | dg.AssetsDefinition, ...] = (
     models.failure_model,
     models.validation,
     models.production,
+    drift.drift_report,
 )
 
 
@@ -31,8 +32,8 @@ def build_definitions(
     return dg.Definitions(
         assets=ASSETS,
         jobs=automation.JOBS,
-        sensors=[automation.bronze_changes],
-        schedules=[automation.nightly],
+        sensors=[automation.bronze_changes, automation.drift_retrain],
+        schedules=[automation.nightly, drift.drift_nightly],
         resources={"platform": platform},
         # One process: starting one per step costs two seconds each.
         executor=dg.in_process_executor,

@@ -27,13 +27,14 @@ from aegisops_assets.steps.platform import Platform
 
 _REBUILT = {"silver__tiles", "gold__features"}
 _LABELS = "gold__labels"
+_WITHOUT_MLFLOW = {"build_features", "drift"}
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Exit code 0 when the run succeeded, 1 when a step or a blocking check failed."""
     options = _parser().parse_args(arguments)
     # MLflow takes seconds to import; it is needed only after the features are done.
-    if options.job != "build_features":
+    if options.job not in _WITHOUT_MLFLOW:
         threading.Thread(target=_import_mlflow, daemon=True).start()
     try:
         platform = Platform.of(Settings())

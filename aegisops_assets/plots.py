@@ -4,7 +4,15 @@ from __future__ import annotations
 
 import base64
 import io
-from typing import Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from aegisops.modelling.drift import Finding
+
+MOST_BARS = 25
 
 
 def reliability(figures: dict[str, Any]) -> str:
@@ -20,7 +28,31 @@ def reliability(figures: dict[str, Any]) -> str:
     axes.set_ylabel("share that failed")
     axes.set_xlim(0, 1)
     axes.set_ylim(0, 1)
+    return _markdown("reliability", figure)
+
+
+def drift(findings: Sequence[Finding]) -> str:
+    """Index as a share of its threshold, furthest first; beyond 1 is drift unless explained."""
+    from matplotlib.figure import Figure
+
+    known = [
+        (f.value / f.threshold, f)
+        for f in findings
+        if f.value is not None and f.threshold is not None
+    ]
+    shown = sorted(known, key=lambda pair: pair[0])[-MOST_BARS:]
+    figure = Figure(figsize=(5, 0.8 + 0.22 * len(shown)), dpi=90, layout="tight")
+    axes = figure.subplots()
+    colours = ["tab:red" if f.verdict == "drifted" else "0.6" for _, f in shown]
+    axes.barh([f.feature for _, f in shown], [ratio for ratio, _ in shown], color=colours)
+    axes.axvline(1, color="0.15", linewidth=1)
+    axes.set_xlabel("index / threshold")
+    axes.tick_params(labelsize=7)
+    return _markdown("drift", figure)
+
+
+def _markdown(title: str, figure: Figure) -> str:
     image = io.BytesIO()
     figure.savefig(image, format="png")
     text = base64.b64encode(image.getvalue()).decode()
-    return f"![reliability](data:image/png;base64,{text})"
+    return f"![{title}](data:image/png;base64,{text})"

@@ -17,6 +17,7 @@ from aegisops.cli import (
     dead_letters,
     demo,
     doctor,
+    drift,
     evaluate,
     importing,
     output,
@@ -80,5 +81,6 @@ for _module in (
     doctor,
     dead_letters,
     audit,
+    drift,
 ):
     _module.register(app)

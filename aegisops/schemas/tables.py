@@ -311,6 +311,30 @@ REPLAYS = Table(
     keys=("replay_id", "state", *_SOURCE_KEY),
 )
 
+DRIFT = Table(
+    name=names.OPS_DRIFT,
+    doc="Drift reports: one row per class, run and feature.",
+    columns={
+        "run_id": Column(pa.string(), "run that compared"),
+        "checked_at": Column(TIMESTAMP, "when it compared"),
+        "machine_class": Column(pa.string(), "class"),
+        "kind": Column(pa.string(), "data | prediction | quality"),
+        "feature": Column(pa.string(), "input, `log_odds`, `coverage` or `<channel>_bad_share`"),
+        "value": Column(pa.float64(), "population stability index; 0 = the same", True, low=0),
+        "threshold": Column(pa.float64(), "from unchanged windows of the past", True, low=0),
+        "drifted": Column(pa.bool_(), "beyond the threshold, and repairs do not explain it"),
+        "verdict": Column(pa.string(), "steady | drifted | context | unknown"),
+        "machines": Column(pa.list_(pa.string()), "machines most affected, worst first"),
+        "doubtful_modes": Column(pa.list_(pa.string()), "failure modes whose alarms are in doubt"),
+        "reference_rows": Column(pa.int64(), "machine intervals of the past", low=0),
+        "current_rows": Column(pa.int64(), "machine intervals of the current window", low=0),
+        "current_from": Column(TIMESTAMP, "start of the current window"),
+        "current_until": Column(TIMESTAMP, "end of the current window"),
+        "report": Column(pa.string(), "file name, without suffix, in reports/drift/<class>"),
+    },
+    keys=("run_id", "machine_class", "kind", "feature"),
+)
+
 TABLES: dict[str, Table] = {
     table.name: table
     for table in (
@@ -327,5 +351,6 @@ TABLES: dict[str, Table] = {
         TRAINING_SET,
         MODEL_DECISIONS,
         REPLAYS,
+        DRIFT,
     )
 }

@@ -1,8 +1,10 @@
 """Commands as people type them, without a running stack."""
 
 import json
+import os
 import subprocess
 import sys
+from datetime import UTC, datetime
 
 import polars as pl
 import pytest
@@ -10,7 +12,7 @@ from typer.testing import CliRunner
 
 from aegisops.cli import app
 from aegisops.lake import Lake
-from aegisops.schemas.tables import DEAD_LETTERS, MACHINES
+from aegisops.schemas.tables import DEAD_LETTERS, DRIFT, MACHINES
 
 
 @pytest.fixture(autouse=True)
@@ -138,3 +140,55 @@ def test_an_evaluation_never_deletes_a_folder_that_is_not_its_own(tmp_path):
     with pytest.raises(ConfigurationError, match="other files"), _data_folder(other):
         pass
     assert (other / "chapter1").exists()
+
+
+def drift_rows(run, day, *values):
+    at = datetime(2026, 1, day, tzinfo=UTC)
+    names = ("power_mean_1h", "coverage")
+    return pl.DataFrame(
+        {
+            "run_id": run,
+            "checked_at": at,
+            "machine_class": "cnc_spindle",
+            "kind": ["data", "quality"],
+            "feature": names,
+            "value": values,
+            "threshold": 0.25,
+            "drifted": [v > 0.25 for v in values],
+            "verdict": ["drifted" if v > 0.25 else "steady" for v in values],
+            "machines": [["spindle-003"]] * 2,
+            "doubtful_modes": [["drive_overload"]] * 2,
+            "reference_rows": 300,
+            "current_rows": 80,
+            "current_from": at,
+            "current_until": at,
+            "report": run,
+        }
+    )
+
+
+def test_drift_shows_the_newest_report_and_what_moved(lake, folder):
+    assert "run the job `drift`" in run("drift", code=2).output
+    lake.append(DRIFT, drift_rows("old", 1, 0.1, 0.9))
+    lake.append(DRIFT, drift_rows("new", 2, 0.4, 0.1))
+    printed = run("drift").stdout
+    assert "1 drifted, 1 steady" in printed
+    for word in ("power_mean_1h", "0.40", "0.25", "spindle-003", "drive_overload", "new.json"):
+        assert word in printed
+    assert "coverage" not in printed
+    assert "coverage" in run("drift", "--all").stdout
+    assert {row["run_id"] for row in json.loads(run("drift", "--json").stdout)} == {"new"}
+    assert "no drift report" in run("drift", "--machine-class", "press", code=2).output
+
+
+def test_drift_opens_the_page(lake, folder, monkeypatch):
+    lake.append(DRIFT, drift_rows("new", 2, 0.4, 0.1))
+    page = folder / "reports" / "drift" / "cnc_spindle" / "new.html"
+    page.parent.mkdir(parents=True)
+    page.write_text("page")
+    opener = folder / "xdg-open"
+    opener.write_text(f'#!/bin/sh\necho "$1" > {folder}/opened\n')
+    opener.chmod(0o755)
+    monkeypatch.setenv("PATH", str(folder), prepend=os.pathsep)
+    assert str(page) in run("drift", "--open").stdout.replace("\n", "")
+    assert "new.html" in (folder / "opened").read_text()
