@@ -18,6 +18,7 @@ from aegisops.cli import (
     doctor,
     evaluate,
     importing,
+    kafka,
     output,
     predict,
     simulate,
@@ -78,5 +79,6 @@ for _module in (
     sql,
     doctor,
     dead_letters,
+    kafka,
 ):
     _module.register(app)

@@ -39,6 +39,7 @@ MECHANISM = "SCRAM-SHA-512"
 _READY_SECONDS = 40.0
 _STOP_SECONDS = 20.0
 _MAVEN_SECONDS = 600.0
+# Without the second compiler a start takes half the processor time: 4 s instead of 8.
 _QUICK_JVM = ("-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Xshare:auto")
 
 
@@ -180,10 +181,10 @@ class KafkaServer:
         properties = self._configure()
         if not (self._folder / "data" / "meta.properties").exists():
             self._format(jars, properties)
-        heap = (f"-Xms{self._heap_mb}m", f"-Xmx{self._heap_mb}m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1")
+        options = (f"-Xms{self._heap_mb}m", f"-Xmx{self._heap_mb}m", *_QUICK_JVM)
         with self.log_path.open("ab") as log:
             self._process = subprocess.Popen(
-                dying_with_parent(_java(jars, heap, "kafka.Kafka", str(properties))),
+                dying_with_parent(_java(jars, options, "kafka.Kafka", str(properties))),
                 cwd=self._folder,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
