@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
 import ipaddress
 import re
 import socket
 import ssl
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from cryptography import x509
