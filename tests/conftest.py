@@ -26,7 +26,7 @@ from aegisops.settings import KafkaSettings, RedisSettings, RegistrySettings, Se
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """How hard the fault tests try; `make test-faults` asks for more."""
-    parser.addoption("--kills", type=int, default=5, help="kill -9 of the lake writer, times")
+    parser.addoption("--kills", type=int, default=3, help="kill -9 of the lake writer, times")
     parser.addoption("--outage", type=float, default=3.0, help="seconds the broker is away")
 
 

@@ -72,10 +72,12 @@ def test_a_lake_writer_killed_again_and_again_writes_each_offset_once(
         between += lag(stack) > unwritten
     record_property("kills", kills)
     record_property("kills between the Delta commit and Kafka's", between)
-    assert between >= kills // 5, "too few kills fell between the Delta commit and Kafka's"
+    assert between >= max(1, kills // 5), "too few kills fell between the Delta commit and Kafka's"
 
     with Processes(tmp_path / "logs" / "last") as stack.processes:
         stack.start("lake_writer")
+        # Something new for every partition in use: the group's offsets follow only what is read.
+        stack.send_good(range(6 * kills, 6 * kills + 21))
         stack.wait("all that was sent in the lake", stack.is_written)
         stack.assert_each_once()
         stack.wait("Kafka's commit", lambda: lag(stack) == 0)

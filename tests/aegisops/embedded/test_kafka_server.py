@@ -20,7 +20,6 @@ from aegisops.embedded.kafka_server import KafkaServer, Login
 from aegisops.errors import ConfigurationError, Permanent, ServiceUnavailable
 from tests.conftest import wait_for_leaders
 
-slow = [pytest.mark.integration, pytest.mark.slow]
 TOPIC = "kept.v1"
 
 
@@ -70,31 +69,10 @@ def guarded(login, kafka_jars, tmp_path_factory):
         yield running
 
 
-class TestStartAndStop:
-    pytestmark = slow
-
-    def test_a_node_that_was_stopped_or_killed_comes_back_with_its_data(self, tmp_path, kafka_jars):
-        server = KafkaServer(tmp_path, cache_dir=kafka_jars)
-        with server:
-            bus.ensure_topics(server.settings, [TOPIC], partitions=1)
-            wait_for_leaders(server.settings, [TOPIC])
-            cluster = bus.cluster_id(server.settings)
-            producer = bus.Producer(server.settings)
-            producer.publish(TOPIC, "k", b"v")
-            producer.flush()
-            del producer
-            server.kill()
-            server.start()
-            wait_for_leaders(server.settings, [TOPIC])
-            assert bus.watermarks(server.settings, TOPIC) == {0: (0, 1)}
-            assert bus.cluster_id(server.settings) == cluster
-            with pytest.raises(ports.PortTaken, match="Kafka"):
-                KafkaServer(tmp_path / "other", server._port, cache_dir=kafka_jars).start()
-        assert not ports.is_listening(server._port)
-
-
-class TestLogin:
-    pytestmark = slow
+@pytest.mark.integration
+@pytest.mark.slow
+class TestNode:
+    """One node for all; each start costs seconds."""
 
     def test_with_tls_and_the_password_messages_go_in_and_out(self, guarded):
         producer = bus.Producer(guarded.settings)
@@ -105,6 +83,24 @@ class TestLogin:
         assert client.poll(20).value() == b"secret"
         client.close()
         assert bus.lag(guarded.settings, "other", TOPIC) == {0: 1}
+
+    def test_a_killed_node_comes_back_as_the_same_cluster_with_its_data(self, guarded):
+        cluster = bus.cluster_id(guarded.settings)
+        producer = bus.Producer(guarded.settings)
+        producer.publish(TOPIC, "k", b"v")
+        producer.flush()
+        del producer
+        marks = bus.watermarks(guarded.settings, TOPIC)
+        guarded.kill()
+        assert not ports.is_listening(guarded._port)
+        guarded.start()
+        wait_for_leaders(guarded.settings, [TOPIC])
+        assert bus.watermarks(guarded.settings, TOPIC) == marks
+        assert bus.cluster_id(guarded.settings) == cluster
+
+    def test_a_taken_port_is_named(self, guarded, tmp_path):
+        with pytest.raises(ports.PortTaken, match="Kafka"):
+            KafkaServer(tmp_path, guarded._port).start()
 
     @pytest.mark.parametrize(
         "wrong",
