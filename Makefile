@@ -45,7 +45,7 @@ test: setup ## make check, then the whole test suite
 
 test-faults: setup ## 50 kills of the lake writer and a long outage, on real Kafka
 	AEGIS_REQUIRE_KAFKA=1 $(BIN)/python -m pytest tests/streaming/test_faults.py tests/streaming/test_applications.py \
-		--kills $(KILLS) --outage $(OUTAGE) --durations=0
+		--kills $(KILLS) --outage $(OUTAGE) --log-cli-level=INFO --durations=0
 
 check: setup ## formatting, lint, types, import directions, SQL, documentation
 	$(BIN)/ruff check .
