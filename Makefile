@@ -10,6 +10,10 @@ MACHINES ?=
 DAYS ?=
 SEED ?=
 WORKERS ?= 2
+PORT ?=
+# make test-faults: times, and seconds the broker is away.
+KILLS ?= 50
+OUTAGE ?= 65
 
 # Images often set it; every process would then compile all it imports again.
 export PYTHONDONTWRITEBYTECODE :=
@@ -17,7 +21,7 @@ export DO_NOT_TRACK := 1
 export MLFLOW_DISABLE_TELEMETRY := true
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-runtime demo test check docs-test bench screenshots lock clean
+.PHONY: help setup setup-runtime demo kafka test test-kafka test-faults check docs-test bench screenshots lock clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 22
@@ -32,9 +36,19 @@ demo: setup-runtime ## simulated fleet to explained predictions (ONCE=1 stops af
 	@$(BIN)/aegisops demo $(if $(filter-out 0 no false,$(ONCE)),--once) $(if $(JSON),--json $(JSON)) \
 		$(if $(MACHINES),--machines $(MACHINES)) $(if $(DAYS),--days $(DAYS)) $(if $(SEED),--seed $(SEED))
 
+kafka: setup-runtime ## one real Kafka node on this computer (Java 17 and Maven), until Ctrl-C
+	@$(BIN)/aegisops kafka $(if $(PORT),--port $(PORT))
+
 test: setup ## make check, then the whole test suite
 	@$(MAKE) --no-print-directory check
 	$(BIN)/python -m pytest -n $(WORKERS) --ignore=tests/docs
+
+test-kafka: setup ## the tests of the streams on real Kafka (Java 17 and Maven)
+	AEGIS_REQUIRE_KAFKA=1 $(BIN)/python -m pytest tests/streaming tests/aegisops/test_bus.py tests/aegisops/embedded
+
+test-faults: setup ## 50 kills of the lake writer and a long outage, on real Kafka
+	AEGIS_REQUIRE_KAFKA=1 $(BIN)/python -m pytest tests/streaming/test_faults.py tests/streaming/test_applications.py \
+		--kills $(KILLS) --outage $(OUTAGE) --log-cli-level=INFO --durations=0
 
 check: setup ## formatting, lint, types, import directions, SQL, documentation
 	$(BIN)/ruff check .

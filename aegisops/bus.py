@@ -221,6 +221,19 @@ def ensure_topics(
                 raise _as_failure(cause, f"create {topic}") from error
 
 
+def cluster_id(kafka: KafkaSettings) -> str:
+    """Id the brokers' cluster gave itself; it stays the same for the cluster's life.
+
+    Asked through the admin API, which the in-memory broker has not. Raises `ServiceUnavailable`.
+    """
+    admin = _made(AdminClient, client_options(kafka))
+    try:
+        found: str = admin.describe_cluster(request_timeout=_TIMEOUT).result().cluster_id
+    except KafkaException as error:
+        raise _as_failure(error.args[0], "describe the cluster") from error
+    return found
+
+
 def consumer(kafka: KafkaSettings, group: str, **options: str | int | bool) -> Consumer:
     """A consumer that reads from the oldest message on and commits only when told.
 
@@ -307,5 +320,19 @@ _AWAY = frozenset(
         KafkaError.OUT_OF_ORDER_SEQUENCE_NUMBER,
         KafkaError.UNKNOWN_PRODUCER_ID,
         KafkaError.INVALID_PRODUCER_EPOCH,
+        # A broker that starts, stops or hands a partition over; consumers are told without the
+        # flag that says so.
+        KafkaError.NOT_LEADER_FOR_PARTITION,
+        KafkaError.LEADER_NOT_AVAILABLE,
+        KafkaError.FENCED_LEADER_EPOCH,
+        KafkaError.UNKNOWN_LEADER_EPOCH,
+        KafkaError.REPLICA_NOT_AVAILABLE,
+        KafkaError.BROKER_NOT_AVAILABLE,
+        KafkaError.COORDINATOR_NOT_AVAILABLE,
+        KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
+        KafkaError.NOT_COORDINATOR,
+        KafkaError.NOT_CONTROLLER,
+        KafkaError.REQUEST_TIMED_OUT,
+        KafkaError.NETWORK_EXCEPTION,
     }
 )

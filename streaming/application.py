@@ -143,10 +143,8 @@ def incarnations(kafka: KafkaSettings, topics: Sequence[str]) -> dict[str, str]:
             )
         return dict.fromkeys(topics, kafka.cluster_id)
     bus.ensure_topics(kafka, topics)
+    cluster = kafka.cluster_id or bus.cluster_id(kafka)
     admin = AdminClient(bus.client_options(kafka))
-    cluster = kafka.cluster_id or (
-        admin.describe_cluster(request_timeout=TIMEOUT_SECONDS).result().cluster_id
-    )
     described = admin.describe_topics(
         TopicCollection(list(topics)), request_timeout=TIMEOUT_SECONDS
     )

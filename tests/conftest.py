@@ -1,22 +1,106 @@
-"""The embedded services, once per test process, and settings that point at them."""
+"""The embedded services and real Kafka, once per test process, and settings that point at them."""
 
 from __future__ import annotations
 
+import os
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pytest
 import uvicorn
+from confluent_kafka.admin import AdminClient
 
-from aegisops import names
+from aegisops import bus, names
+from aegisops.embedded import kafka_server as kafka
 from aegisops.embedded import ports
 from aegisops.embedded.broker import InMemoryBroker
+from aegisops.embedded.kafka_server import KafkaServer
 from aegisops.embedded.redis_server import RedisServer
 from aegisops.embedded.schema_registry import create_app
 from aegisops.embedded.schema_store import SchemaStore
+from aegisops.errors import AegisError, ServiceUnavailable
 from aegisops.settings import KafkaSettings, RedisSettings, RegistrySettings, Settings
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """How hard the fault tests try; `make test-faults` asks for more."""
+    parser.addoption("--kills", type=int, default=3, help="kill -9 of the lake writer, times")
+    parser.addoption("--outage", type=float, default=3.0, help="seconds the broker is away")
+
+
+KAFKA_CACHE = Path(__file__).resolve().parents[1] / ".aegis" / "kafka"
+
+
+@pytest.fixture(scope="session")
+def kafka_jars() -> Path:
+    """The cache with Kafka's jars.
+
+    A test that needs it skips unless AEGIS_REQUIRE_KAFKA=1, and then fails where Kafka cannot run:
+    a node and its tests take minutes on a small box.
+    """
+    if os.environ.get("AEGIS_REQUIRE_KAFKA", "0") in {"", "0"}:
+        pytest.skip("not tested on real Kafka: set AEGIS_REQUIRE_KAFKA=1, or run `make test-kafka`")
+    try:
+        kafka.fetch_jars(KAFKA_CACHE)
+    except AegisError as error:
+        pytest.fail(f"not tested on real Kafka: {error}")
+    return KAFKA_CACHE
+
+
+@pytest.fixture(scope="session")
+def kafka_server(
+    kafka_jars: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[KafkaServer]:
+    """A real Kafka node; shared, so leave it running as you found it."""
+    with KafkaServer(tmp_path_factory.mktemp("kafka"), cache_dir=kafka_jars) as running:
+        yield running
+
+
+@pytest.fixture
+def real_kafka(kafka_server: KafkaServer) -> KafkaSettings:
+    """Real Kafka with the product's topics, made anew and empty."""
+    settings = kafka_server.settings
+    delete_topics(settings, names.TOPICS)
+    bus.ensure_topics(settings)
+    wait_for_leaders(settings, names.TOPICS)
+    return settings
+
+
+@pytest.fixture(params=["in_memory", "real"])
+def any_kafka(request: pytest.FixtureRequest) -> Iterator[KafkaSettings]:
+    """The product's topics, empty, on the in-memory broker and then on real Kafka."""
+    if request.param == "real":
+        yield request.getfixturevalue("real_kafka")
+        return
+    with InMemoryBroker() as broker:
+        for topic in names.TOPICS:
+            broker.create_topic(topic, names.PARTITIONS)
+        yield KafkaSettings(bootstrap=broker.bootstrap, cluster_id=broker.incarnation)
+
+
+def delete_topics(settings: KafkaSettings, topics: Iterable[str]) -> None:
+    """Remove topics and all that is in them; those that are not there are no error."""
+    admin = AdminClient(bus.client_options(settings))
+    there = admin.list_topics(timeout=10).topics.keys() & set(topics)
+    if there:
+        for future in admin.delete_topics(sorted(there), request_timeout=10).values():
+            future.result()
+
+
+def wait_for_leaders(settings: KafkaSettings, topics: Iterable[str]) -> None:
+    """Return when every partition answers; a new one has no leader for a moment."""
+    deadline = time.monotonic() + 20
+    for topic in topics:
+        while True:
+            try:
+                if bus.watermarks(settings, topic):
+                    break
+            except ServiceUnavailable:
+                pass
+            assert time.monotonic() < deadline, f"{topic} has no leader"
+            time.sleep(0.05)
 
 
 @pytest.fixture(scope="session")

@@ -20,6 +20,7 @@ from aegisops.cli import (
     drift,
     evaluate,
     importing,
+    kafka,
     output,
     predict,
     simulate,
@@ -82,5 +83,6 @@ for _module in (
     dead_letters,
     audit,
     drift,
+    kafka,
 ):
     _module.register(app)

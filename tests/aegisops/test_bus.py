@@ -1,4 +1,4 @@
-"""The Kafka edge on the real in-memory broker: delivery, order, outages, positions."""
+"""The Kafka edge on the in-memory broker and on Kafka: delivery, order, outages, positions."""
 
 from __future__ import annotations
 
@@ -73,19 +73,17 @@ def murmur2(key: bytes) -> int:
 
 
 def test_records_arrive_decoded_in_order_per_machine_and_where_java_would_put_them(
-    settings: Settings,
+    settings: Settings, any_kafka: KafkaSettings
 ):
-    with InMemoryBroker() as broker:
-        broker.create_topic(names.EVENTS_TOPIC, names.PARTITIONS)
-        own = settings.model_copy(update={"kafka": kafka(broker)})
-        machines = [f"machine-{i}" for i in range(7)]
-        with bus.Publisher(own) as publisher:
-            for ts in range(20):
-                for machine in machines:
-                    publisher.publish(
-                        names.EVENTS_TOPIC, machine, event(machine, ts), {"origin": "test"}
-                    )
-        messages = read(own.kafka, names.EVENTS_TOPIC, 140)
+    own = settings.model_copy(update={"kafka": any_kafka})
+    machines = [f"machine-{i}" for i in range(7)]
+    with bus.Publisher(own) as publisher:
+        for ts in range(20):
+            for machine in machines:
+                publisher.publish(
+                    names.EVENTS_TOPIC, machine, event(machine, ts), {"origin": "test"}
+                )
+    messages = read(own.kafka, names.EVENTS_TOPIC, 140)
     frame, failures = avro.decode_many(
         names.EVENTS_TOPIC,
         [m.value() for m in messages],
@@ -195,34 +193,42 @@ def test_a_publisher_raises_what_became_of_earlier_records(settings: Settings):
             publisher.publish(names.EVENTS_TOPIC, "m", event("m", 2))
 
 
-def test_lag_is_what_a_group_has_not_committed(own_broker: InMemoryBroker):
-    own_broker.create_topic("two", 2)
-    where = kafka(own_broker)
-    producer = bus.Producer(where)
+def test_lag_is_what_a_group_has_not_committed(any_kafka: KafkaSettings):
+    topic, group = names.FEEDBACK_TOPIC, "lag-test"
+    producer = bus.Producer(any_kafka)
     for i in range(10):
-        producer.publish("two", f"machine-{i}", b"v")
+        producer.publish(topic, f"machine-{i}", b"v")
     producer.flush()
-    marks = bus.watermarks(where, "two")
-    assert sorted(marks) == [0, 1]
+    marks = bus.watermarks(any_kafka, topic)
+    assert sorted(marks) == list(range(names.PARTITIONS))
     assert all(low == 0 for low, _ in marks.values())
     assert sum(high for _, high in marks.values()) == 10
-    assert sum(bus.lag(where, "g", "two").values()) == 10
-    client = bus.consumer(where, "g", session_timeout_ms=6_000)
-    client.subscribe(["two"])
+    assert sum(bus.lag(any_kafka, group, topic).values()) == 10
+    client = bus.consumer(any_kafka, group, session_timeout_ms=6_000)
+    client.subscribe([topic])
     for _ in range(4):
         client.commit(client.poll(10), asynchronous=False)
-    assert sum(bus.lag(where, "g", "two").values()) == 6
-    assert sum(bus.lag(where, "other", "two").values()) == 10
+    assert sum(bus.lag(any_kafka, group, topic).values()) == 6
+    assert sum(bus.lag(any_kafka, "other", topic).values()) == 10
     client.close()
 
 
-def test_asking_about_a_topic_that_is_not_there_does_not_make_it(own_broker: InMemoryBroker):
-    where = kafka(own_broker)
-    assert bus.watermarks(where, "absent") == {}
-    assert bus.lag(where, "g", "absent") == {}
-    client = bus.consumer(where, "g")
+def test_asking_about_a_topic_that_is_not_there_does_not_make_it(any_kafka: KafkaSettings):
+    assert bus.watermarks(any_kafka, "absent") == {}
+    assert bus.lag(any_kafka, "g", "absent") == {}
+    client = bus.consumer(any_kafka, "g")
     assert "absent" not in client.list_topics(timeout=10).topics
     client.close()
+
+
+def test_missing_topics_are_made_once_and_present_ones_are_left_alone(real_kafka: KafkaSettings):
+    before = bus.cluster_id(real_kafka)
+    bus.ensure_topics(real_kafka, partitions=names.PARTITIONS + 1)
+    assert len(bus.watermarks(real_kafka, names.EVENTS_TOPIC)) == names.PARTITIONS
+    with pytest.raises(Permanent, match=r"create aegis\.too-safe.*[Rr]eplication"):
+        bus.ensure_topics(real_kafka, ["aegis.too-safe"], replication=3)
+    assert bus.watermarks(real_kafka, "aegis.too-safe") == {}
+    assert bus.cluster_id(real_kafka) == before != ""
 
 
 def test_nobody_at_the_address_is_retryable(monkeypatch: pytest.MonkeyPatch):

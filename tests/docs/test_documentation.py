@@ -79,7 +79,8 @@ def test_no_document_names_a_make_target_that_does_not_exist():
 
 def test_no_document_names_a_setting_that_does_not_exist():
     named = set(re.findall(r"\bAEGIS_[A-Z_]+[A-Z]\b", TEXT))
-    assert named - set(setting_names()) == set()
+    of_the_tests = {"AEGIS_REQUIRE_KAFKA"}
+    assert named - set(setting_names()) - of_the_tests == set()
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda p: str(p.relative_to(ROOT)))

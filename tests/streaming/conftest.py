@@ -11,6 +11,7 @@ import pytest
 import redis
 
 from aegisops import names
+from aegisops.embedded.processes import Processes
 from aegisops.errors import BadInput
 from aegisops.features.batch import features_at, values_from_bronze
 from aegisops.lake import Lake
@@ -20,12 +21,14 @@ from aegisops.online_store import OnlineStore
 from aegisops.quality import Limits
 from aegisops.schemas import avro
 from aegisops.schemas.tables import EVENTS, MACHINES, READINGS, WAVEFORMS
+from aegisops.settings import Settings
 from streaming.feature_metrics import FeatureMetrics
 from streaming.feature_sink import FeatureSink
 from streaming.fleet import Fleet
 from streaming.lake_metrics import LakeMetrics
 from streaming.lake_sink import LakeSink
 from streaming.warm_up import LakeHistory
+from tests.streaming.stack import Stack
 
 NOW_MS = 1_790_000_000_000
 SECOND = 1_000_000
@@ -181,3 +184,19 @@ def world(tmp_path, wire, redis_server):
     world.register("m-1", "m-2", "m-3", "m-4", "m-5")
     yield world
     world.client.close()
+
+
+@pytest.fixture
+def stack(tmp_path, any_kafka, redis_server, schema_registry):
+    """Empty topics and stores; the applications are started by the test."""
+    settings = Settings(
+        data_dir=tmp_path,
+        kafka=any_kafka,
+        redis={"url": redis_server.url.removesuffix("/0") + "/10"},
+        registry={"url": schema_registry},
+        stream={"lake_commit_seconds": 0.3, "feature_commit_seconds": 0.1},
+    )
+    with Processes(tmp_path / "logs") as processes:
+        stack = Stack(settings, processes)
+        yield stack
+        stack.client.close()
