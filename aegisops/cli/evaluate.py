@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from aegisops.cli import output, runs
-from aegisops.errors import AegisError, ConfigurationError, ServiceUnavailable
+from aegisops.errors import ConfigurationError, ServiceUnavailable
 
 if TYPE_CHECKING:
     from aegisops.cli.stack import Stack
@@ -91,10 +91,9 @@ def _promote(settings: Settings, declared: MachineClass) -> None:
     """Train and promote a model to ask; the figures stand even when the data is too thin for it."""
     from aegisops.cli.stack import materialize
 
-    try:
-        materialize(settings, declared.name, "train_and_promote")
-    except AegisError as error:
-        output.note(f"[yellow]note[/] no model was promoted, limit rules will answer: {error}")
+    made = materialize(settings, declared.name, "train_and_promote")
+    if made["no_model"]:
+        output.note(f"[yellow]no model[/] ({made['no_model']}); limit rules answer")
 
 
 def _position(text: str, declared: MachineClass) -> int:

@@ -244,8 +244,8 @@ def run_child(
 def materialize(settings: Settings, machine_class: str, job: str) -> dict[str, Any]:
     """Run a job of the Dagster assets over one class; what it made, asset by asset.
 
-    A model that its checks refuse is a result, not a failure: `failed_checks` says why, and the
-    limit rules answer in its place. Raises `typer.Exit` when a step failed.
+    No model is a result, not a failure: `no_model` says why (refused by its checks, or too few
+    failures to learn from), and the limit rules answer. Raises `typer.Exit` when a step failed.
     """
     import typer
 
@@ -262,15 +262,20 @@ def materialize(settings: Settings, machine_class: str, job: str) -> dict[str, A
     if not result.exists():
         raise typer.Exit(1)
     made: dict[str, Any] = json.loads(result.read_text())
-    if not made["success"] and not _only_refused(made):
+    made["no_model"] = None if made["success"] else _why_no_model(made)
+    if not made["success"] and made["no_model"] is None:
         raise typer.Exit(1)
     return made
 
 
-def _only_refused(made: dict[str, Any]) -> bool:
-    """Whether nothing failed but checks of the candidate model."""
-    checks = made["failed_checks"]
-    return bool(checks) and all(name.startswith("ml/validation:") for name in checks)
+def _why_no_model(made: dict[str, Any]) -> str | None:
+    """The reason, when it lies in the data; None when something broke."""
+    error = str(made.get("error", ""))
+    if "TooFewFailures" in error:
+        return error.partition("TooFewFailures:")[2].strip()
+    checks: dict[str, str] = made["failed_checks"]
+    is_refused = bool(checks) and all(name.startswith("ml/validation:") for name in checks)
+    return "refused: " + "; ".join(checks.values()) if is_refused else None
 
 
 def prepare_dagster_home(settings: Settings) -> Path:
