@@ -73,9 +73,9 @@ def metric(api: Running, ended: str) -> float:
     return found or 0.0
 
 
+@pytest.mark.anyio
+@pytest.mark.integration
 class TestInTheApi:
-    pytestmark = [pytest.mark.anyio, pytest.mark.integration]
-
     async def test_the_shadow_scores_the_answered_vector_and_both_scores_are_logged(
         self, settings: Settings, fleet: Fleet
     ) -> None:
