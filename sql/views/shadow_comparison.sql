@@ -1,4 +1,4 @@
--- shadow_comparison: the answer that was given beside what the shadow model said of the same vector.
+-- shadow_comparison: an answer beside what the shadow model said of the same vector.
 -- Grain: one row per prediction and shadow model; a record that was sent twice counts once.
 -- Columns: prediction_id · machine_id · machine_class · asked_at · scored_at (UTC) ·
 --   served_by (rung that answered) · model_version · model_digest · probability · risk (of the
