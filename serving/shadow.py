@@ -56,7 +56,7 @@ class Counted(Protocol):
         """Given up for want of room."""
 
     def failed(self, machine_class: str, n: int) -> None:
-        """The model raised."""
+        """The model raised, or gave no number."""
 
 
 class ShadowScorer:
@@ -173,6 +173,7 @@ class ShadowScorer:
         room = max(0, self._limit - len(self._done))
         self._done.extend((name, message) for message in messages[:room])
         self._counted.scored(name, len(messages[:room]))
+        self._counted.failed(name, len(vectors) - len(messages))
         self._counted.dropped(name, len(messages[room:]))
 
     def _records(self, loaded: Loaded, vectors: Sequence[Scored]) -> list[Message]:
@@ -198,4 +199,5 @@ class ShadowScorer:
                 ),
             )
             for vector, probability in zip(vectors, found, strict=True)
+            if np.isfinite(probability)
         ]

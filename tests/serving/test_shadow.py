@@ -241,3 +241,13 @@ def test_a_vector_of_another_feature_set_is_never_scored(tmp_path: Path, counts:
     assert counts == {"failed": 2}
     assert outbox.depth == 0
     outbox.close()
+
+
+def test_a_vector_without_a_number_fails_alone(tmp_path: Path, counts: Counts) -> None:
+    made, outbox, _ = scorer(tmp_path, counts)
+    made._probabilities = lambda *_: np.array([0.5, np.nan, 0.25])
+    made._score(NAME, vectors(3))
+    made.hand_over()
+    assert counts == {"scored": 2, "failed": 1}
+    assert outbox.depth == 2
+    outbox.close()
