@@ -15,11 +15,11 @@ from aegisops.features.batch import Attributes
 from aegisops.lake import Lake
 from aegisops.machines import MachineClass, load_classes
 from aegisops.registry import ModelRegistry
-from aegisops.releases import Releases
 from aegisops.schemas.tables import MACHINES
 from aegisops.settings import Settings
 
 if TYPE_CHECKING:
+    from aegisops.releases import Releases
     from aegisops.signing import Keys
 
 
@@ -92,6 +92,8 @@ class Platform:
 
     def releases(self) -> Releases:
         """Pointers and decisions about this platform's models."""
+        from aegisops.releases import Releases
+
         return Releases(self.settings.bundles_dir, self.keys().public, self.lake, self.registry)
 
     def bundle_dir(self, machine_class: str, version: str) -> Path:
