@@ -214,7 +214,7 @@ def vectors(n: int, feature_set: str = SPINDLE.feature_set) -> list[Scored]:
 def test_what_finds_no_room_is_dropped_and_counted(tmp_path: Path, counts: Counts) -> None:
     made, outbox, _ = scorer(tmp_path, counts)
     made.offer(vectors(8))  # the worker does not run yet
-    assert counts == {"dropped": 3}
+    assert counts == Counts({"dropped": 3})
     made.start()
     while counts["scored"] < 5:
         made._thread.join(0.005)
@@ -238,7 +238,7 @@ def test_a_vector_of_another_feature_set_is_never_scored(tmp_path: Path, counts:
     made, outbox, _ = scorer(tmp_path, counts)
     made._score(NAME, vectors(2, "cnc_spindle@other"))
     made.hand_over()
-    assert counts == {"failed": 2}
+    assert counts == Counts({"failed": 2})
     assert outbox.depth == 0
     outbox.close()
 
@@ -248,6 +248,6 @@ def test_a_vector_without_a_number_fails_alone(tmp_path: Path, counts: Counts) -
     made._probabilities = lambda *_: np.array([0.5, np.nan, 0.25])
     made._score(NAME, vectors(3))
     made.hand_over()
-    assert counts == {"scored": 2, "failed": 1}
+    assert counts == Counts({"scored": 2, "failed": 1})
     assert outbox.depth == 2
     outbox.close()
