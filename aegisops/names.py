@@ -9,7 +9,14 @@ READINGS_TOPIC = "aegis.readings.v1"
 EVENTS_TOPIC = "aegis.events.v1"
 PREDICTIONS_TOPIC = "aegis.predictions.v1"
 FEEDBACK_TOPIC = "aegis.feedback.v1"
-TOPICS = (READINGS_TOPIC, EVENTS_TOPIC, PREDICTIONS_TOPIC, FEEDBACK_TOPIC)
+SHADOW_SCORES_TOPIC = "aegis.shadow_scores.v1"
+TOPICS = (
+    READINGS_TOPIC,
+    EVENTS_TOPIC,
+    PREDICTIONS_TOPIC,
+    FEEDBACK_TOPIC,
+    SHADOW_SCORES_TOPIC,
+)
 PARTITIONS = 12
 LAKE_WRITER_APP = "aegis-lake-writer"
 FEATURE_WORKER_APP = "aegis-feature-worker"
@@ -25,6 +32,7 @@ BRONZE_WAVEFORMS = "bronze/waveforms"
 BRONZE_EVENTS = "bronze/events"
 BRONZE_PREDICTIONS = "bronze/predictions"
 BRONZE_FEEDBACK = "bronze/feedback"
+BRONZE_SHADOW_SCORES = "bronze/shadow_scores"
 BRONZE_DEAD_LETTERS = "bronze/dead_letters"
 SILVER_TILES = "silver/tiles"
 GOLD_FEATURES = "gold/features"
@@ -90,6 +98,22 @@ class Alias(StrEnum):
 def model_name(machine_class: str) -> str:
     """Registered-model name in MLflow; one model per machine class."""
     return f"failure-{machine_class}"
+
+
+def pointer_file(alias: Alias) -> str:
+    """File in `<bundles>/<class>/` that says which bundle has the alias; serving follows it."""
+    return f"{alias}.json"
+
+
+class Verdict(StrEnum):
+    """Kinds of row in ops/model_decisions."""
+
+    PROMOTED = "promoted"
+    REFUSED = "refused"
+    ROLLED_BACK = "rolled_back"  # taken out of production
+    RESTORED = "restored"  # put back in its place; same decided_at
+    SHADOWED = "shadowed"
+    UNSHADOWED = "unshadowed"
 
 
 class Rung(StrEnum):

@@ -157,11 +157,14 @@ def judge_feedback(feedback: pl.DataFrame, fleet: Fleet, limits: Limits) -> pl.D
     return _judge_words(feedback, fleet, limits, "outcome", [str(o) for o in Outcome])
 
 
-def judge_predictions(predictions: pl.DataFrame, limits: Limits) -> pl.DataFrame:
-    """Audit records with `reason` and `why`: only an absurd clock keeps one out of the table."""
-    judged = predictions.with_columns(
-        clock=pl.lit(str(Clock.TIME)), ts=pl.col("asked_at")
-    ).with_columns(reason=_time_reason("ts", "ts", limits))
+def judge_records(records: pl.DataFrame, limits: Limits, time: str) -> pl.DataFrame:
+    """The API's own records with `reason` and `why`: only an absurd clock keeps one out.
+
+    `time` is the column with the record's time in µs.
+    """
+    judged = records.with_columns(clock=pl.lit(str(Clock.TIME)), ts=pl.col(time)).with_columns(
+        reason=_time_reason("ts", "ts", limits)
+    )
     return judged.with_columns(why=_time_why(limits)).drop("clock", "ts")
 
 

@@ -9,10 +9,11 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from aegisops.errors import Permanent, ServiceUnavailable
+from aegisops.errors import Permanent, ServiceUnavailable, UntrustedBundle
 from aegisops.names import Alias, model_name
 
 if TYPE_CHECKING:
@@ -37,6 +38,7 @@ class Version:
     digest: str
     aliases: tuple[str, ...]
     tags: Mapping[str, str]
+    registered_at: datetime
 
 
 class ModelRegistry:
@@ -121,17 +123,29 @@ class ModelRegistry:
             client.set_model_version_tag(name, version, key, value)
         client.set_registered_model_alias(name, alias, version)
 
+    def unpoint(self, machine_class: str, alias: Alias) -> None:
+        """Take an alias away; nothing happens when there is none."""
+        if self.by_alias(machine_class, alias) is not None:
+            self._client().delete_registered_model_alias(model_name(machine_class), alias)
+
     def fetch(self, version: Version, target: Path, public_key: Path) -> Path:
         """Copy a version's bundle and signature below `target`; returns the verified bundle.
 
         Raises `UntrustedBundle` when the signature does not hold.
         """
+        from mlflow.exceptions import MlflowException
+
         from aegisops import signing
 
         client = self._client()
         target.mkdir(parents=True, exist_ok=True)
         for path in (BUNDLE, SIGNATURE):
-            client.download_artifacts(version.run_id, path, str(target))
+            try:
+                client.download_artifacts(version.run_id, path, str(target))
+            except (MlflowException, OSError) as error:
+                raise UntrustedBundle(
+                    f"{version.name} {version.version}: {path} is not in MLflow: {error}"
+                ) from error
         bundle = target / BUNDLE
         signing.verify(bundle, public_key)
         return bundle
@@ -165,4 +179,5 @@ def _version(found: Any) -> Version:  # noqa: ANN401 - MLflow is not typed
         digest=found.tags.get("digest", ""),
         aliases=tuple(found.aliases),
         tags=dict(found.tags),
+        registered_at=datetime.fromtimestamp(found.creation_timestamp / 1_000, UTC),
     )

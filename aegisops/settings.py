@@ -56,6 +56,8 @@ class ApiSettings(BaseModel, frozen=True, extra="forbid"):
     model_budget_seconds: float = 0.25
     """Longest the production model may take for up to 64 vectors; late three times in a row, it
     rests for 10 s and the anomaly model answers."""
+    shadow_queue: int = 10_000
+    """Vectors that may wait for the shadow model; beyond it they are dropped."""
 
 
 class StreamSettings(BaseModel, frozen=True, extra="forbid"):

@@ -15,6 +15,7 @@ from aegisops.schemas.tables import (
     MACHINES,
     PREDICTIONS,
     READINGS,
+    SHADOW_SCORES,
     TILES,
     WAVEFORMS,
 )
@@ -23,7 +24,16 @@ from aegisops_assets.keys import OWNERS, key, table_metadata
 from aegisops_assets.steps.platform import Platform
 from aegisops_assets.steps.tiles import Written
 
-BRONZE = (MACHINES, READINGS, WAVEFORMS, EVENTS, FEEDBACK, PREDICTIONS, DEAD_LETTERS)
+BRONZE = (
+    MACHINES,
+    READINGS,
+    WAVEFORMS,
+    EVENTS,
+    FEEDBACK,
+    PREDICTIONS,
+    SHADOW_SCORES,
+    DEAD_LETTERS,
+)
 
 bronze_specs = [
     dg.AssetSpec(

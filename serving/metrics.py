@@ -47,6 +47,19 @@ class Metrics:
             ["machine_class"],
             registry=self.registry,
         )
+        self._shadow = {
+            ended: Counter(
+                metric(_APP, f"shadow_{ended}_total"),
+                text,
+                ["machine_class"],
+                registry=self.registry,
+            )
+            for ended, text in (
+                ("scored", "Vectors the shadow model scored"),
+                ("dropped", "Vectors not scored, or scores not kept, for want of room"),
+                ("failed", "Vectors at which the shadow model failed"),
+            )
+        }
         self.outbox_depth = Gauge(
             metric(_APP, "outbox_records"),
             "Audit and feedback records not yet delivered to Kafka",
@@ -63,6 +76,18 @@ class Metrics:
             self._seen[key] = found
         found[0].inc()
         found[1].observe(seconds)
+
+    def scored(self, machine_class: str, n: int) -> None:
+        """Count vectors the shadow model scored."""
+        self._shadow["scored"].labels(machine_class).inc(n)
+
+    def dropped(self, machine_class: str, n: int) -> None:
+        """Count vectors the shadow had no room for."""
+        self._shadow["dropped"].labels(machine_class).inc(n)
+
+    def failed(self, machine_class: str, n: int) -> None:
+        """Count vectors at which the shadow model failed."""
+        self._shadow["failed"].labels(machine_class).inc(n)
 
     def render(self) -> bytes:
         """The exposition text."""

@@ -1,4 +1,4 @@
-"""The models that answer: follows `<bundles>/<class>/production.json`, loads only what is signed.
+"""The models in use: follows `<bundles>/<class>/<alias>.json`, loads only what is signed.
 
 A new bundle is verified, loaded and warmed while the old one answers, then takes its place in one
 assignment. A bundle that is unsigned, altered, of another digest than the pointer names, or does
@@ -17,11 +17,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from aegisops.errors import AegisError, UntrustedBundle
+from aegisops.names import Alias, pointer_file
 
 if TYPE_CHECKING:
     from aegisops.scoring import Bundle
 
-POINTER = "production.json"
 RETRY_SECONDS = 30.0
 """A refused bundle is looked at again after this long even if the pointer stays the same."""
 
@@ -56,7 +56,7 @@ class _Slot:
 
 
 class ModelSlots:
-    """One slot per machine class. `poll` may run on another thread than `get`."""
+    """One slot per machine class, for one alias. `poll` may run on another thread than `get`."""
 
     def __init__(
         self,
@@ -66,6 +66,7 @@ class ModelSlots:
         *,
         clock: Callable[[], float],
         refused: Callable[[str], None] = lambda _: None,
+        alias: Alias = Alias.PRODUCTION,
     ) -> None:
         """Give the outside world in.
 
@@ -75,12 +76,14 @@ class ModelSlots:
             load: bundle folder → bundle, loaded and warmed.
             clock: Unix seconds.
             refused: called with the class at each new refusal.
+            alias: whose pointers to follow.
         """
         self._bundles = bundles
         self._verify = verify
         self._load = load
         self._clock = clock
         self._refused = refused
+        self._alias = alias
         self._slots: dict[str, _Slot] = {}
 
     def get(self, machine_class: str) -> Loaded | None:
@@ -94,11 +97,13 @@ class ModelSlots:
 
     def poll(self) -> None:
         """Look at every pointer once; a stat and a small read per class when nothing changed."""
-        found = {path.parent.name: path for path in self._bundles.glob(f"*/{POINTER}")}
+        found = {
+            path.parent.name: path for path in self._bundles.glob(f"*/{pointer_file(self._alias)}")
+        }
         for name in set(self._slots) - set(found):
             slot = self._slots[name]
             if slot.loaded is not None:
-                log.warning("model of %s withdrawn: its pointer was removed", name)
+                log.warning("%s model of %s withdrawn: its pointer was removed", self._alias, name)
             self._slots[name] = _Slot()
         for name, path in found.items():
             self._follow(name, path, self._slots.setdefault(name, _Slot()))
@@ -119,7 +124,7 @@ class ModelSlots:
             self._refuse(name, slot, pointer, version, error)
             return
         slot.pointer, slot.loaded, slot.refusal = pointer, loaded, None
-        log.info("model of %s is now version %s (%s)", name, version, digest[:12])
+        log.info("%s model of %s is now %s (%s)", self._alias, name, version, digest[:12])
 
     def _take(self, folder: Path, version: str, digest: str) -> Loaded:
         verified = self._verify(folder)
@@ -143,7 +148,7 @@ class ModelSlots:
             return
         self._refused(name)
         kept = f"version {slot.loaded.version} stays" if slot.loaded else "there is no other"
-        log.error("ALERT: model bundle of %s refused (%s): %s", name, reason, kept)
+        log.error("ALERT: %s bundle of %s refused (%s): %s", self._alias, name, reason, kept)
 
 
 def _parse(pointer: bytes, path: Path) -> tuple[str, str]:

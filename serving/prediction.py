@@ -19,10 +19,12 @@ import numpy as np
 from aegisops.errors import BadInput, UnknownMachine
 from aegisops.machines import MachineClass
 from aegisops.machines.model import US_PER_SECOND
+from aegisops.names import Rung
 from aegisops.online_store import Machine
 from serving.audit import Audit
 from serving.features import At, FeatureReader
 from serving.ladder import Judgement, Ladder
+from serving.shadow import Scored, ShadowScorer
 from serving.vectors import Unusable, Vector
 
 Answer = dict[str, Any]
@@ -57,13 +59,18 @@ class PredictionService:
         *,
         clock: Callable[[], float],
         answered: Callable[[Judgement, str, float], None] = lambda *_: None,
+        shadow: ShadowScorer | None = None,
     ) -> None:
-        """`clock`: Unix seconds. `answered` is told judgement, class and seconds per answer."""
+        """`clock`: Unix seconds. `answered` is told judgement, class and seconds per answer.
+
+        `shadow` is offered the vectors of answers that are already audited.
+        """
         self._reader = reader
         self._ladder = ladder
         self._audit = audit
         self._clock = clock
         self._answered = answered
+        self._shadow = shadow
         self._round: list[tuple[Case, asyncio.Future[Answer]]] = []
 
     async def predict(
@@ -142,7 +149,33 @@ class PredictionService:
             records.append(_record(case, judgement, identity, seconds))
             self._answered(judgement, case.machine_class.name, seconds)
         self._audit.record(records)
+        if self._shadow is not None:
+            self._offer(self._shadow, cases, judgements, answers)
         return answers
+
+    def _offer(
+        self,
+        shadow: ShadowScorer,
+        cases: Sequence[Case],
+        judgements: Sequence[Judgement],
+        answers: Sequence[Answer],
+    ) -> None:
+        """The vectors that were fit for an answer, to the shadow model of their class."""
+        offered = [
+            Scored(
+                answer["prediction_id"],
+                case.machine.machine_id,
+                case.machine_class.name,
+                case.vector.feature_set,
+                case.vector.values,
+            )
+            for case, judgement, answer in zip(cases, judgements, answers, strict=True)
+            if isinstance(case.vector, Vector)
+            and judgement.rung is not Rung.ABSTAINED
+            and shadow.wants(case.machine_class.name)
+        ]
+        if offered:
+            shadow.offer(offered)
 
     def _now(self) -> int:
         return round(self._clock() * US_PER_SECOND)

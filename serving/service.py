@@ -18,7 +18,7 @@ import numpy as np
 
 from aegisops.errors import AegisError, ServiceUnavailable
 from aegisops.machines import MachineClass, load_classes
-from aegisops.names import FEEDBACK_TOPIC, PREDICTIONS_TOPIC
+from aegisops.names import FEEDBACK_TOPIC, PREDICTIONS_TOPIC, SHADOW_SCORES_TOPIC, Alias
 from aegisops.online_store import AsyncOnlineStore
 from aegisops.settings import Settings
 from serving.audit import Audit
@@ -32,6 +32,7 @@ from serving.model_slot import ModelSlots
 from serving.outbox import Outbox, Publisher
 from serving.patience import Patience
 from serving.prediction import PredictionService
+from serving.shadow import ShadowScorer
 from serving.wire import KafkaPublisher, body_encoder
 
 if TYPE_CHECKING:
@@ -44,6 +45,7 @@ log = logging.getLogger(__name__)
 
 PUMP_SECONDS = 0.02
 PREPARE_SECONDS = 1.0
+SHADOW_SECONDS = 0.1
 DRAIN_SECONDS = 5.0
 
 
@@ -57,9 +59,11 @@ class Service:
     reader: FeatureReader
     slots: ModelSlots
     ladder: Ladder
+    shadow_slots: ModelSlots
     outbox: Outbox
     publisher: Publisher
     audit: Audit
+    shadow: ShadowScorer
     feedback: FeedbackBook
     predictions: PredictionService
     authenticator: Authenticator
@@ -72,9 +76,11 @@ class Service:
     async def start(self) -> None:
         """Load the models that are there, then keep following pointers and emptying the outbox."""
         await asyncio.to_thread(self._poll_models)
+        self.shadow.start()
         self._tasks = [
             asyncio.create_task(self._follow_models(), name="model slots"),
             asyncio.create_task(self._pump(), name="outbox"),
+            asyncio.create_task(self._hand_over_shadows(), name="shadow"),
         ]
 
     async def stop(self) -> None:
@@ -82,6 +88,7 @@ class Service:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        self.shadow.stop()
         until = time.monotonic() + DRAIN_SECONDS
         while self.outbox.depth and time.monotonic() < until and self.outbox.failure is None:
             self.outbox.pump()
@@ -111,6 +118,11 @@ class Service:
             await asyncio.sleep(self.settings.api.model_poll_seconds)
             await asyncio.to_thread(self._poll_models)
 
+    async def _hand_over_shadows(self) -> None:
+        while True:
+            await asyncio.sleep(SHADOW_SECONDS)
+            self.shadow.hand_over()
+
     def _prepare_publisher(self) -> bool:
         try:
             self.publisher.prepare()
@@ -125,6 +137,7 @@ class Service:
     def _poll_models(self) -> None:
         try:
             self.slots.poll()
+            self.shadow_slots.poll()
         except Exception:
             # The loop must outlive any surprise of the file system: without it no new model comes.
             log.exception("model slots could not be polled")
@@ -171,12 +184,16 @@ def build(
         budget_seconds=settings.api.lake_budget_seconds,
     )
     public = settings.signing.public_key or signing.ensure_keys(settings.keys_dir).public
-    slots = ModelSlots(
-        settings.bundles_dir,
-        verify=lambda folder: signing.verify(folder, public),
-        load=_load_warm,
-        clock=clock,
-        refused=lambda name: metrics.bundles_refused.labels(name).inc(),
+    slots, shadow_slots = (
+        ModelSlots(
+            settings.bundles_dir,
+            verify=lambda folder: signing.verify(folder, public),
+            load=_load_warm,
+            clock=clock,
+            refused=lambda name: metrics.bundles_refused.labels(name).inc(),
+            alias=alias,
+        )
+        for alias in (Alias.PRODUCTION, Alias.SHADOW)
     )
     publisher = publisher or _kafka(settings)
     outbox = Outbox(
@@ -184,7 +201,18 @@ def build(
     )
     audit = Audit(outbox, body_encoder(PREDICTIONS_TOPIC))
     ladder = Ladder(slots.get, Patience(settings.api.model_budget_seconds, clock=time.perf_counter))
-    predictions = PredictionService(reader, ladder, audit, clock=clock, answered=metrics.answered)
+    shadow = ShadowScorer(
+        shadow_slots.get,
+        outbox,
+        body_encoder(SHADOW_SCORES_TOPIC),
+        clock=clock,
+        counted=metrics,
+        queue=settings.api.shadow_queue,
+        outbox_capacity=settings.api.outbox_capacity,
+    )
+    predictions = PredictionService(
+        reader, ladder, audit, clock=clock, answered=metrics.answered, shadow=shadow
+    )
     return Service(
         settings=settings,
         classes=classes,
@@ -192,9 +220,11 @@ def build(
         reader=reader,
         slots=slots,
         ladder=ladder,
+        shadow_slots=shadow_slots,
         outbox=outbox,
         publisher=publisher,
         audit=audit,
+        shadow=shadow,
         feedback=FeedbackBook(outbox, body_encoder(FEEDBACK_TOPIC)),
         predictions=predictions,
         authenticator=Authenticator(make_verifier(settings), clock),

@@ -1,4 +1,4 @@
-"""The lake writer: readings, events, predictions and feedback from Kafka into Delta.
+"""The lake writer: every topic from Kafka into Delta.
 
 Run with `python -m streaming.lake_writer`; configured by AEGIS_* variables. Ends with 1 after an
 error that a restart may cure, so run it under a supervisor.

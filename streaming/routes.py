@@ -14,7 +14,15 @@ import polars as pl
 from aegisops import names, quality
 from aegisops.names import Reason
 from aegisops.quality import Counters, Fleet, Judged, Limits
-from aegisops.schemas.tables import EVENTS, FEEDBACK, PREDICTIONS, READINGS, WAVEFORMS, Table
+from aegisops.schemas.tables import (
+    EVENTS,
+    FEEDBACK,
+    PREDICTIONS,
+    READINGS,
+    SHADOW_SCORES,
+    WAVEFORMS,
+    Table,
+)
 
 UNKNOWN_MACHINE = str(Reason.UNKNOWN_MACHINE)
 _UTC = pl.Datetime("us", "UTC")
@@ -41,6 +49,8 @@ class Route:
     judge: Judge
     split: tuple[tuple[Table, Callable[[pl.DataFrame], pl.DataFrame]], ...]
     """Tables in the order they are committed, and how each finds its rows among the good ones."""
+    time: str = "ts"
+    """Column with a record's time."""
 
     @property
     def closing(self) -> Table:
@@ -61,8 +71,9 @@ def _feedback(records: pl.DataFrame, fleet: Fleet, limits: Limits, _: Counters) 
     return _single(quality.judge_feedback(records, fleet, limits))
 
 
-def _predictions(records: pl.DataFrame, _: Fleet, limits: Limits, __: Counters) -> Judgement:
-    return _single(quality.judge_predictions(records, limits))
+def _own(time: str) -> Judge:
+    """Judge of records that the API wrote itself."""
+    return lambda records, _, limits, __: _single(quality.judge_records(records, limits, time))
 
 
 def _single(rows: pl.DataFrame) -> Judgement:
@@ -87,9 +98,12 @@ ROUTES: Mapping[str, Route] = {
     ),
     names.EVENTS_TOPIC: Route(_events, ((EVENTS, _good("ts")),)),
     names.PREDICTIONS_TOPIC: Route(
-        _predictions, ((PREDICTIONS, _good("asked_at", "features_at")),)
+        _own("asked_at"), ((PREDICTIONS, _good("asked_at", "features_at")),), time="asked_at"
     ),
     names.FEEDBACK_TOPIC: Route(_feedback, ((FEEDBACK, _good("ts")),)),
+    names.SHADOW_SCORES_TOPIC: Route(
+        _own("scored_at"), ((SHADOW_SCORES, _good("scored_at")),), time="scored_at"
+    ),
 }
 
 
@@ -98,9 +112,8 @@ def rejected(topic: str, rows: pl.DataFrame) -> pl.DataFrame:
     if topic == names.READINGS_TOPIC:
         bad = Judged(rows).rejected
     else:
-        time = "asked_at" if topic == names.PREDICTIONS_TOPIC else "ts"
         bad = rows.filter(pl.col("reason").is_not_null()).with_columns(
-            channel=pl.lit(None, pl.String), ts=pl.col(time)
+            channel=pl.lit(None, pl.String), ts=pl.col(ROUTES[topic].time)
         )
     return bad.select(
         "reason", "why", "machine_id", "channel", "ts", "_partition", "_offset", "_index"

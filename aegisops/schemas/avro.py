@@ -35,6 +35,7 @@ _FILES = {
     names.EVENTS_TOPIC: "events.avsc",
     names.PREDICTIONS_TOPIC: "predictions.avsc",
     names.FEEDBACK_TOPIC: "feedback.avsc",
+    names.SHADOW_SCORES_TOPIC: "shadow_scores.avsc",
 }
 
 WriterSchema = Callable[[int], str]

@@ -180,6 +180,24 @@ FEEDBACK = Table(
     order=("machine_id", "ts"),
 )
 
+SHADOW_SCORES = Table(
+    name=names.BRONZE_SHADOW_SCORES,
+    doc="What shadow models said about the vectors of answered predictions; nobody acts on it.",
+    columns={
+        "prediction_id": Column(pa.string(), "the answered prediction, in bronze/predictions"),
+        "machine_id": _MACHINE,
+        "scored_at": Column(TIMESTAMP, "when the shadow model scored it"),
+        "model_version": Column(pa.string(), "version of the shadow model's bundle"),
+        "digest": Column(pa.string(), "sha256 of the shadow model's signed bundle"),
+        "probability": Column(pa.float64(), "calibrated failure probability", low=0, high=1),
+        "date": _DATE,
+        **_source(),
+    },
+    keys=("prediction_id", "digest"),
+    partition_by=("date",),
+    order=("machine_id", "scored_at"),
+)
+
 DEAD_LETTERS = Table(
     name=names.BRONZE_DEAD_LETTERS,
     doc="Messages and single readings that broke their contract, with the reason and the bytes.",
@@ -284,13 +302,16 @@ TRAINING_SET = Table(
 
 MODEL_DECISIONS = Table(
     name=names.OPS_MODEL_DECISIONS,
-    doc="Every promotion or refusal of a model: who, what, why, on which evidence.",
+    doc="Every decision about a model: who, what, why, on which evidence.",
     columns={
         "decided_at": Column(TIMESTAMP, "when"),
         "machine_class": Column(pa.string(), "class"),
-        "model_version": Column(pa.string(), "registry version decided about"),
+        "model_version": Column(pa.string(), "version of the bundle decided about"),
         "model_digest": Column(pa.string(), "sha256 of the signed bundle"),
-        "decision": Column(pa.string(), "promoted | refused"),
+        "decision": Column(
+            pa.string(),
+            "promoted | refused | rolled_back | restored | shadowed | unshadowed",
+        ),
         "decided_by": Column(pa.string(), "subject or run that decided"),
         "reason": Column(pa.string(), "why, for people"),
         "evidence": Column(pa.string(), "JSON of the checks and metrics it rests on"),
@@ -344,6 +365,7 @@ TABLES: dict[str, Table] = {
         EVENTS,
         PREDICTIONS,
         FEEDBACK,
+        SHADOW_SCORES,
         DEAD_LETTERS,
         TILES,
         FEATURES,

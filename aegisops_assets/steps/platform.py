@@ -19,6 +19,7 @@ from aegisops.schemas.tables import MACHINES
 from aegisops.settings import Settings
 
 if TYPE_CHECKING:
+    from aegisops.releases import Releases
     from aegisops.signing import Keys
 
 
@@ -88,6 +89,12 @@ class Platform:
         if configured.private_key is not None and configured.public_key is not None:
             return signing.Keys(configured.private_key, configured.public_key)
         return signing.ensure_keys(self.settings.keys_dir)
+
+    def releases(self) -> Releases:
+        """Pointers and decisions about this platform's models."""
+        from aegisops.releases import Releases
+
+        return Releases(self.settings.bundles_dir, self.keys().public, self.lake, self.registry)
 
     def bundle_dir(self, machine_class: str, version: str) -> Path:
         """Folder of a bundle; its signature and evidence lie beside it."""

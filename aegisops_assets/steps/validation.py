@@ -18,10 +18,10 @@ from aegisops.modelling.measure import Exam
 from aegisops.modelling.rows import Floats, Matrix, matrix
 from aegisops.modelling.split import TEST
 from aegisops.names import Alias
+from aegisops.releases import EVIDENCE
 from aegisops_assets.steps.platform import Fleet, Platform
 from aegisops_assets.steps.training import training_rows
 
-EVIDENCE = "evidence.json"
 WORST_CALIBRATION_ERROR = 0.1
 REPLICATES = 200
 

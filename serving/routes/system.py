@@ -11,6 +11,7 @@ from starlette.responses import Response
 from aegisops import __version__
 from aegisops.tokens import Role
 from serving.auth import authorise
+from serving.model_slot import Loaded, Refusal
 from serving.routes.http import as_json, service_of
 from serving.service import Service
 
@@ -51,7 +52,7 @@ def _dependency(problem: str | None) -> dict[str, Any]:
 
 def _models(service: Service) -> list[dict[str, Any]]:
     rows = []
-    states = service.slots.status()
+    states, shadows = service.slots.status(), service.shadow_slots.status()
     for name, machine_class in service.classes.items():
         loaded, refusal = states.get(name, (None, None))
         rows.append(
@@ -62,16 +63,29 @@ def _models(service: Service) -> list[dict[str, Any]]:
                 "version": loaded.version if loaded else None,
                 "digest": loaded.digest if loaded else None,
                 "loaded_at": loaded.loaded_at.isoformat() if loaded else None,
-                "refused": None
-                if refusal is None
-                else {
-                    "version": refusal.version,
-                    "reason": refusal.reason,
-                    "refused_at": refusal.refused_at.isoformat(),
-                },
+                "refused": _refusal(refusal),
+                "shadow": None if name not in shadows else _shadow(*shadows[name]),
             }
         )
     return rows
+
+
+def _shadow(loaded: Loaded | None, refusal: Refusal | None) -> dict[str, Any]:
+    return {
+        "version": loaded.version if loaded else None,
+        "digest": loaded.digest if loaded else None,
+        "refused": _refusal(refusal),
+    }
+
+
+def _refusal(refusal: Refusal | None) -> dict[str, Any] | None:
+    if refusal is None:
+        return None
+    return {
+        "version": refusal.version,
+        "reason": refusal.reason,
+        "refused_at": refusal.refused_at.isoformat(),
+    }
 
 
 @probes.get("/livez", summary="Is the process alive")

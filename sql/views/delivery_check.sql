@@ -50,6 +50,15 @@ WITH sources AS (
     FROM bronze.feedback
     UNION ALL
     SELECT
+        'bronze/shadow_scores' AS table_name,
+        _topic,
+        _partition,
+        _offset,
+        _index,
+        _ingested_at
+    FROM bronze.shadow_scores
+    UNION ALL
+    SELECT
         'bronze/dead_letters' AS table_name,
         _topic,
         _partition,

@@ -220,6 +220,27 @@ def test_the_audit_trail_shows_a_broken_chain_and_what_became_of_the_answer(lake
     assert rows[0]["latency_ms"] == 1.5
 
 
+def test_the_shadow_comparison_pairs_both_scores_of_a_prediction_once(lake):
+    scores = [
+        source(i, prediction_id=p, machine_id="m", scored_at=START + HOUR, model_version="4",
+               digest=digest, probability=probability)
+        for i, (p, digest, probability) in enumerate(
+            [("p1", "cd", 0.7), ("p1", "cd", 0.7), ("p1", "ef", 0.1), ("p2", "cd", 0.4),
+             ("lost", "cd", 0.5)]
+        )
+    ]  # fmt: skip
+    lake.append(tables.SHADOW_SCORES, pl.DataFrame(scores))
+    rows = Warehouse(lake.root).run(
+        "SELECT prediction_id, probability, shadow_digest, shadow_probability, "
+        "round(difference, 9), outcome FROM shadow_comparison ORDER BY ALL"
+    )
+    assert rows.rows() == [
+        ("p1", 0.9, "cd", 0.7, -0.2, "confirmed"),
+        ("p1", 0.9, "ef", 0.1, -0.8, "confirmed"),
+        ("p2", None, "cd", 0.4, None, None),
+    ]
+
+
 def test_delivery_check_finds_a_row_written_twice(lake):
     check = "SELECT * FROM delivery_check WHERE duplicates > 0"
     assert Warehouse(lake.root).run(check).height == 0
