@@ -143,7 +143,10 @@ def _show(answers: list[dict[str, Any]], urls: dict[str, str]) -> None:
 
 
 def _ask(stack: Stack, machines: int, rung: str) -> list[dict[str, Any]]:
-    """Answers for the whole fleet, as soon as `rung` gives one for every machine."""
+    """Answers for the whole fleet, as soon as `rung` gives one for every machine that is on.
+
+    A machine under repair sends nothing; its answer is an abstention, and rightly so.
+    """
     from aegisops.cli.api import Api
     from aegisops.errors import ServiceUnavailable
 
@@ -152,7 +155,8 @@ def _ask(stack: Stack, machines: int, rung: str) -> list[dict[str, Any]]:
     while True:
         answers = api.predict_fleet(all=True)
         good = [a for a in answers if a["served_by"] == rung and a["source"] == "cache"]
-        if len(good) == machines:
+        silent = [a for a in answers if a["cause"] == "stale"]
+        if len(good) > len(silent) and len(good) + len(silent) == machines:
             return answers
         if time.monotonic() > until:
             causes = sorted({f"{a['cause']}: {a['detail']}" for a in answers if a not in good})
