@@ -55,7 +55,9 @@ def subject(topic: str) -> str:
 
 
 # --- Redis ------------------------------------------------------------------------------------
-TELEMETRY_CHANNEL = "telemetry"
+TELEMETRY_CHANNEL = "telemetry"  # one message per flush of the feature worker
+PREDICTIONS_CHANNEL = "telemetry:predictions"  # answered predictions, from every API process
+TELEMETRY_EPOCH_KEY = "telemetry:epoch"  # another value = Redis was emptied in between
 
 
 def features_key(machine_id: str) -> str:

@@ -117,14 +117,14 @@ class OnlineStore:
 
     def ping(self) -> None:
         """Raises `ServiceUnavailable` when Redis does not answer."""
-        with _translated():
+        with translated():
             self._redis.ping()
 
     # --- machines ---------------------------------------------------------------------------------
 
     def register(self, machines: Iterable[Machine]) -> None:
         """Write registrations, replacing earlier ones of the same ids."""
-        with _translated():
+        with translated():
             pipe = self._redis.pipeline(transaction=True)
             for machine in machines:
                 pipe.set(names.machine_key(machine.machine_id), _encode_machine(machine))
@@ -133,7 +133,7 @@ class OnlineStore:
 
     def machine_ids(self) -> list[str]:
         """Ids of all registered machines, sorted."""
-        with _translated():
+        with translated():
             members = self._redis.smembers(names.MACHINES_KEY)
             return sorted(m.decode() for m in members)
 
@@ -145,7 +145,7 @@ class OnlineStore:
         """Registrations of those that have one."""
         if not machine_ids:
             return {}
-        with _translated():
+        with translated():
             found = self._redis.mget([names.machine_key(m) for m in machine_ids])
         return {
             m: _decode_machine(m, blob) for m, blob in zip(machine_ids, found, strict=True) if blob
@@ -155,13 +155,13 @@ class OnlineStore:
 
     def features(self, machine_id: str) -> FeatureVector | None:
         """Current vector, or None when there is none or it expired."""
-        with _translated():
+        with translated():
             reply = self._redis.hmget(names.features_key(machine_id), _FEATURE_FIELDS)
         return _decode_features(machine_id, reply)
 
     def features_of(self, machine_ids: Sequence[str]) -> dict[str, FeatureVector]:
         """Current vectors of those that have one, read in one round trip."""
-        with _translated():
+        with translated():
             pipe = self._redis.pipeline(transaction=False)
             for machine_id in machine_ids:
                 pipe.hmget(names.features_key(machine_id), _FEATURE_FIELDS)
@@ -172,7 +172,7 @@ class OnlineStore:
         self, features: Iterable[FeatureVector], feature_names: Mapping[str, Sequence[str]]
     ) -> None:
         """Write vectors outside a stream, for example those just computed on demand."""
-        with _translated():
+        with translated():
             pipe = self._redis.pipeline(transaction=True)
             for vector in features:
                 self._put_features(pipe, vector, feature_names.get(vector.feature_set, ()))
@@ -184,19 +184,19 @@ class OnlineStore:
         """Stored positions of those partitions that have one."""
         if not partitions:
             return {}
-        with _translated():
+        with translated():
             found = self._redis.mget([names.position_key(*p) for p in partitions])
         return _decode_positions(partitions, found)
 
     def drop_positions(self, partitions: Sequence[TopicPartition]) -> None:
         """Make the partitions' next owner rebuild them."""
-        with _translated():
+        with translated():
             self._redis.delete(*(names.position_key(*p) for p in partitions))
 
     def states(self, machine_ids: Sequence[str]) -> dict[str, dict[str, bytes]]:
         """Stored live state of each machine; an empty mapping where there is none."""
         states: dict[str, dict[str, bytes]] = {}
-        with _translated():
+        with translated():
             for begin in range(0, len(machine_ids), _STATE_BATCH):
                 ids = machine_ids[begin : begin + _STATE_BATCH]
                 pipe = self._redis.pipeline(transaction=False)
@@ -213,7 +213,7 @@ class OnlineStore:
         partition now, or Redis was emptied. Nothing is written then.
         """
         keys = {p: names.position_key(*p) for p in update.expected}
-        with _translated(), self._redis.pipeline(transaction=True) as pipe:
+        with translated(), self._redis.pipeline(transaction=True) as pipe:
             pipe.watch(*keys.values())
             stored = _decode_positions(list(keys), pipe.mget(list(keys.values())))
             for partition, expected in update.expected.items():
@@ -228,12 +228,12 @@ class OnlineStore:
 
     def publish(self, message: bytes) -> None:
         """One live-telemetry message; nobody listening is no error."""
-        with _translated():
+        with translated():
             self._redis.publish(names.TELEMETRY_CHANNEL, message)
 
     def raw(self, machine_id: str, count: int = RAW_ENTRIES) -> list[tuple[str, bytes]]:
         """The newest raw batches of a machine, oldest first, with their stream ids."""
-        with _translated():
+        with translated():
             entries = self._redis.xrevrange(names.raw_key(machine_id), count=count)
         return [(entry.decode(), fields[b"b"]) for entry, fields in reversed(entries)]
 
@@ -271,12 +271,12 @@ class AsyncOnlineStore:
 
     async def ping(self) -> None:
         """Raises `ServiceUnavailable` when Redis does not answer."""
-        with _translated():
+        with translated():
             await self._redis.ping()
 
     async def machine(self, machine_id: str) -> Machine | None:
         """Registration of one machine, or None."""
-        with _translated():
+        with translated():
             blob = await self._redis.get(names.machine_key(machine_id))
         return _decode_machine(machine_id, blob) if blob else None
 
@@ -284,7 +284,7 @@ class AsyncOnlineStore:
         """Registrations of those that have one."""
         if not machine_ids:
             return {}
-        with _translated():
+        with translated():
             found = await self._redis.mget([names.machine_key(m) for m in machine_ids])
         return {
             m: _decode_machine(m, blob) for m, blob in zip(machine_ids, found, strict=True) if blob
@@ -292,7 +292,7 @@ class AsyncOnlineStore:
 
     async def machine_ids(self) -> list[str]:
         """Ids of all registered machines, sorted."""
-        with _translated():
+        with translated():
             members = await self._redis.smembers(names.MACHINES_KEY)
         return sorted(m.decode() for m in members)
 
@@ -302,7 +302,7 @@ class AsyncOnlineStore:
 
     async def features_of(self, machine_ids: Sequence[str]) -> dict[str, FeatureVector]:
         """Current vectors of those that have one, read in one round trip."""
-        with _translated():
+        with translated():
             pipe = self._redis.pipeline(transaction=False)
             for machine_id in machine_ids:
                 pipe.hmget(names.features_key(machine_id), _FEATURE_FIELDS)
@@ -377,7 +377,8 @@ def _decode_positions(
 
 
 @contextmanager
-def _translated() -> Iterator[None]:
+def translated() -> Iterator[None]:
+    """Client errors inside become `ServiceUnavailable` or `Conflict`."""
     try:
         yield
     except WatchError as error:

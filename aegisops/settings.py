@@ -58,6 +58,14 @@ class ApiSettings(BaseModel, frozen=True, extra="forbid"):
     rests for 10 s and the anomaly model answers."""
     shadow_queue: int = 10_000
     """Vectors that may wait for the shadow model; beyond it they are dropped."""
+    telemetry_clients: int = 1_000
+    """Live-telemetry clients of one API process."""
+    telemetry_clients_per_subject: int = 20
+    telemetry_machines: int = 500
+    """Machines in one live-telemetry subscription."""
+    telemetry_queue: int = 64
+    """Messages that wait for a slow client before it misses some."""
+    telemetry_heartbeat_seconds: float = 5.0
 
 
 class StreamSettings(BaseModel, frozen=True, extra="forbid"):

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import logging
 import sys
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from socket import socket
 
 
 def main() -> int:
@@ -22,11 +26,12 @@ def main() -> int:
     logging.getLogger("httpx").setLevel(logging.WARNING)
     settings = Settings()
     try:
-        app = create_app(build(settings))
+        service = build(settings)
+        app = create_app(service)
     except AegisError as error:
         logging.getLogger("serving").critical("cannot start: %s", error)
         return 2
-    uvicorn.run(
+    config = uvicorn.Config(
         app,
         host=settings.api.host,
         port=settings.api.port,
@@ -38,8 +43,21 @@ def main() -> int:
         timeout_keep_alive=30,
         timeout_graceful_shutdown=10,
         log_config=None,
+        # First messages are small; compressing each frame for each client would cost the fan-out.
+        ws_max_size=64 * 1024,
+        ws_per_message_deflate=False,
     )
-    return 0
+    server = uvicorn.Server(config)
+    stop = server.shutdown
+
+    async def shutdown(sockets: list[socket] | None = None) -> None:
+        # uvicorn waits for open answers before it stops the app; streams would never end.
+        service.telemetry.hub.close()
+        await stop(sockets)
+
+    server.shutdown = shutdown  # type: ignore[method-assign]
+    server.run()
+    return 0 if server.started else 3
 
 
 def _import_xgboost_alone() -> None:

@@ -12,10 +12,16 @@ from pydantic.json_schema import models_json_schema
 
 from aegisops import __version__
 from serving import problem
-from serving.contract import BatchRequest, FeedbackRequest, PredictRequest, ProblemDocument
+from serving.contract import (
+    BatchRequest,
+    FeedbackRequest,
+    PredictRequest,
+    ProblemDocument,
+    TelemetryRequest,
+)
 from serving.headers import SecurityHeaders
 from serving.limits import Limits
-from serving.routes import docs, feedback, machines, predict, system
+from serving.routes import docs, feedback, machines, predict, system, telemetry
 from serving.service import Service
 
 API = "/api/v1"
@@ -45,7 +51,7 @@ def create_app(service: Service) -> FastAPI:
     app.state.service = service
     app.state.authenticator = service.authenticator
     problem.install(app)
-    for module in (predict, machines, feedback):
+    for module in (predict, machines, feedback, telemetry):
         app.include_router(module.router, prefix=API)
     app.include_router(system.api, prefix=API)
     app.include_router(system.probes)
@@ -56,6 +62,7 @@ def create_app(service: Service) -> FastAPI:
         concurrency=api.concurrency,
         queue=api.queue,
         max_body=api.max_body_bytes,
+        unlimited=frozenset({API + telemetry.PATH}),
         refused=lambda reason: service.metrics.refused.labels(reason).inc(),
     )
     app.add_middleware(SecurityHeaders)
@@ -75,6 +82,7 @@ def _complete_openapi(app: FastAPI) -> None:
                 BatchRequest,
                 FeedbackRequest,
                 ProblemDocument,
+                TelemetryRequest,
             ]
             _, definitions = models_json_schema(
                 [(model, "validation") for model in bodies],

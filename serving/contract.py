@@ -9,9 +9,10 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
 from aegisops.names import Outcome, RiskLevel, Rung
+from serving.telemetry import Kind
 from serving.vectors import Cause
 
 MachineId = Annotated[str, Field(min_length=1, max_length=200, examples=["spindle-007"])]
@@ -255,6 +256,19 @@ class FeedbackReceipt(BaseModel):
     is_repeat: bool
 
 
+class TelemetryRequest(_Request):
+    """First message of a telemetry WebSocket."""
+
+    token: SecretStr | None = None
+    """Needed unless the handshake carried one."""
+    machine_ids: list[str] | None = Field(default=None, examples=[["spindle-007"]])
+    """None = all that the token may see."""
+    kinds: list[Kind] | None = None
+    """None = all."""
+    since: str | None = Field(default=None, max_length=64)
+    """`position` of the last message received, to resume behind it."""
+
+
 class ProblemDocument(BaseModel):
     """RFC 9457 problem document."""
 
@@ -266,6 +280,13 @@ class ProblemDocument(BaseModel):
     detail: str
     instance: str = ""
 
+
+TELEMETRY_EXAMPLE = """id: 1772420927412-5f0c9d1e
+event: readings
+data: {"v":1,"type":"readings","position":"1772420927412-5f0c9d1e","machines":[{"machine_id":\
+"spindle-007","batches":[{"readings":[["power",1772420927000000,9.1,0]]}]}]}
+
+"""
 
 PREDICTION_EXAMPLE = {
     "prediction_id": "5f0c9d1e-7a51-4f7e-9d0e-0f5f0f6a2b11",

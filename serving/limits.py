@@ -26,6 +26,8 @@ class Limits:
         queue: requests that may wait for a place; the next one gets 429.
         max_wait_seconds: longest wait in the queue; then 429 too.
         max_body: bytes of a request body; more gets 413.
+        unlimited: paths that are never queued because their answer does not end by itself; they
+            bring limits of their own.
         refused: called with the reason (`overloaded`, `too_large`) at each refusal.
     """
 
@@ -37,6 +39,7 @@ class Limits:
         queue: int,
         max_wait_seconds: float = 1.0,
         max_body: int = 4 * 1024 * 1024,
+        unlimited: frozenset[str] = frozenset(),
         refused: Callable[[str], None] = lambda _: None,
     ) -> None:
         self._app = app
@@ -44,13 +47,18 @@ class Limits:
         self._queue = queue
         self._max_wait = max_wait_seconds
         self._max_body = max_body
+        self._unlimited = unlimited
         self._refused = refused
         self._busy = 0
         self._waiting: deque[asyncio.Future[None]] = deque()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """ASGI entry."""
-        if scope["type"] != "http" or not scope["path"].startswith(LIMITED):
+        if (
+            scope["type"] != "http"
+            or not scope["path"].startswith(LIMITED)
+            or scope["path"] in self._unlimited
+        ):
             await self._app(scope, receive, send)
             return
         length = _declared_length(scope)

@@ -65,6 +65,11 @@ class Metrics:
             "Audit and feedback records not yet delivered to Kafka",
             registry=self.registry,
         )
+        self.telemetry_clients = Gauge(
+            metric(_APP, "telemetry_clients"),
+            "Clients of the live telemetry",
+            registry=self.registry,
+        )
         self._seen: dict[tuple[str, str, str], tuple[Counter, Histogram]] = {}
 
     def answered(self, judgement: Judgement, machine_class: str, seconds: float) -> None:

@@ -60,10 +60,12 @@ class PredictionService:
         clock: Callable[[], float],
         answered: Callable[[Judgement, str, float], None] = lambda *_: None,
         shadow: ShadowScorer | None = None,
+        announce: Callable[[Sequence[Answer]], None] = lambda _: None,
     ) -> None:
         """`clock`: Unix seconds. `answered` is told judgement, class and seconds per answer.
 
-        `shadow` is offered the vectors of answers that are already audited.
+        `shadow` is offered the vectors of answers that are already audited; `announce` gets those
+        answers, it must not wait.
         """
         self._reader = reader
         self._ladder = ladder
@@ -71,6 +73,7 @@ class PredictionService:
         self._clock = clock
         self._answered = answered
         self._shadow = shadow
+        self._announce = announce
         self._round: list[tuple[Case, asyncio.Future[Answer]]] = []
 
     async def predict(
@@ -151,6 +154,7 @@ class PredictionService:
         self._audit.record(records)
         if self._shadow is not None:
             self._offer(self._shadow, cases, judgements, answers)
+        self._announce(answers)
         return answers
 
     def _offer(

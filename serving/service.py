@@ -21,6 +21,7 @@ from aegisops.machines import MachineClass, load_classes
 from aegisops.names import FEEDBACK_TOPIC, PREDICTIONS_TOPIC, SHADOW_SCORES_TOPIC, Alias
 from aegisops.online_store import AsyncOnlineStore
 from aegisops.settings import Settings
+from aegisops.telemetry_stream import TelemetryStream
 from serving.audit import Audit
 from serving.auth import Authenticator, make_verifier
 from serving.features import FeatureReader
@@ -33,6 +34,8 @@ from serving.outbox import Outbox, Publisher
 from serving.patience import Patience
 from serving.prediction import PredictionService
 from serving.shadow import ShadowScorer
+from serving.telemetry import Hub
+from serving.telemetry_feed import Feed
 from serving.wire import KafkaPublisher, body_encoder
 
 if TYPE_CHECKING:
@@ -66,11 +69,15 @@ class Service:
     shadow: ShadowScorer
     feedback: FeedbackBook
     predictions: PredictionService
+    stream: TelemetryStream
+    telemetry: Feed
     authenticator: Authenticator
     metrics: Metrics
     executor: ThreadPoolExecutor
     clock: Callable[[], float] = time.time
     started_at: float = field(default_factory=time.time)
+    greetings: int = 0
+    """WebSockets that have not sent their first message yet."""
     _tasks: list[asyncio.Task[None]] = field(default_factory=list)
 
     async def start(self) -> None:
@@ -81,10 +88,16 @@ class Service:
             asyncio.create_task(self._follow_models(), name="model slots"),
             asyncio.create_task(self._pump(), name="outbox"),
             asyncio.create_task(self._hand_over_shadows(), name="shadow"),
+            asyncio.create_task(self.telemetry.run(), name="telemetry"),
+            asyncio.create_task(
+                self.telemetry.beat(self.settings.api.telemetry_heartbeat_seconds),
+                name="telemetry heartbeat",
+            ),
         ]
 
     async def stop(self) -> None:
         """Hand the outbox's rest to Kafka for a few seconds, then let go of everything."""
+        self.telemetry.hub.close()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -97,6 +110,8 @@ class Service:
             log.warning("%d records stay in the outbox for the next start", self.outbox.depth)
         self.outbox.close()
         self.publisher.close()
+        await self.telemetry.aclose()
+        await self.stream.aclose()
         await self.store.aclose()
         self.executor.shutdown(wait=False, cancel_futures=True)
 
@@ -210,8 +225,22 @@ def build(
         queue=settings.api.shadow_queue,
         outbox_capacity=settings.api.outbox_capacity,
     )
+    stream = TelemetryStream.from_settings(settings.redis)
+    hub = Hub(
+        clients=settings.api.telemetry_clients,
+        per_subject=settings.api.telemetry_clients_per_subject,
+        queue=settings.api.telemetry_queue,
+    )
+    metrics.telemetry_clients.set_function(lambda: len(hub))
+    telemetry = Feed(stream, hub, clock)
     predictions = PredictionService(
-        reader, ladder, audit, clock=clock, answered=metrics.answered, shadow=shadow
+        reader,
+        ladder,
+        audit,
+        clock=clock,
+        answered=metrics.answered,
+        shadow=shadow,
+        announce=telemetry.answered,
     )
     return Service(
         settings=settings,
@@ -227,6 +256,8 @@ def build(
         shadow=shadow,
         feedback=FeedbackBook(outbox, body_encoder(FEEDBACK_TOPIC)),
         predictions=predictions,
+        stream=stream,
+        telemetry=telemetry,
         authenticator=Authenticator(make_verifier(settings), clock),
         metrics=metrics,
         executor=executor,
