@@ -387,7 +387,7 @@ async def test_a_client_that_stops_reading_is_dropped_while_others_get_everythin
     hub, host = live.service.telemetry.hub, live.address.split(":")
     async with live.socket() as quick:
         await until(quick, "hello")
-        reader, writer = await asyncio.open_connection(host[0], int(host[1]), limit=1)
+        _, writer = await asyncio.open_connection(host[0], int(host[1]), limit=1)
         writer.write(
             f"GET /api/v1/telemetry HTTP/1.1\r\nHost: a\r\n"
             f"Authorization: Bearer {live.token()}\r\n\r\n".encode()
