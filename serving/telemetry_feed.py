@@ -88,8 +88,9 @@ class Feed:
     # --- background -------------------------------------------------------------------------------
 
     async def run(self) -> None:
-        """Listen for ever; Redis away is retried every second."""
-        while True:
+        """Listen until the hub is closed; Redis away is retried every second."""
+        # The client may turn a cancellation into an error of its own: the hub's word ends it too.
+        while not self.hub.is_closed:
             try:
                 async with self._stream.listen() as inbox:
                     self.is_connected = True
@@ -118,7 +119,7 @@ class Feed:
     async def _follow(self, inbox: Inbox) -> None:
         clock = asyncio.get_running_loop().time
         due = pulled = clock()
-        while True:
+        while not self.hub.is_closed:
             received = await inbox(max(0.0, due - clock()))
             if received is not None:
                 self._publish(*received)
