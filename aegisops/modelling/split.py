@@ -13,7 +13,7 @@ import polars as pl
 
 from aegisops.errors import Permanent
 from aegisops.machines import Clock, MachineClass
-from aegisops.modelling.rows import failure_times
+from aegisops.modelling.rows import Ints, failure_times
 
 TRAIN, CALIBRATE, TEST = "train", "calibrate", "test"
 TRAIN_SHARE, CALIBRATE_SHARE = 0.5, 0.7
@@ -59,6 +59,7 @@ def folds(
 
     Raises `TooFewFailures` naming the fold that would have no failure.
     """
+    _known_failures(rows, machine_class)
     if machine_class.clock is Clock.CYCLES:
         fold = _fold_of_machine(rows, seed)
     else:
@@ -101,6 +102,12 @@ def _fold_of_time(
 
 def _cut(rows: pl.DataFrame, machine_class: MachineClass, share: float) -> int:
     """Time by which `share` of the distinct failures have happened."""
+    failures = _known_failures(rows, machine_class)
+    return int(failures[min(int(share * failures.size), failures.size - 1)])
+
+
+def _known_failures(rows: pl.DataFrame, machine_class: MachineClass) -> Ints:
+    """Sorted times of the distinct failures. Raises `TooFewFailures` when there is none."""
     times = pl.DataFrame(
         {"machine_id": rows["machine_id"], "t": failure_times(rows, machine_class)}
     )
@@ -109,7 +116,7 @@ def _cut(rows: pl.DataFrame, machine_class: MachineClass, share: float) -> int:
         raise TooFewFailures(
             f"no failure is known for {machine_class.name}; import failure events first"
         )
-    return int(failures[min(int(share * failures.size), failures.size - 1)])
+    return failures
 
 
 def _test_machines(
