@@ -16,6 +16,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from aegisops.settings import Settings
 
 SHOWN = 5
+COMMIT_SECONDS = 2.0
 ANSWER_SECONDS = 60.0
 MACHINE_CLASS = "cnc_spindle"
 
@@ -62,7 +64,11 @@ def demo(
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
         settings = Settings()
-        settings = settings.model_copy(update={"data_dir": folder, "lake_url": ""})
+        # What the API said last is in the lake when the demo ends: at most one commit later.
+        stream = settings.stream.model_copy(update={"lake_commit_seconds": COMMIT_SECONDS})
+        settings = settings.model_copy(
+            update={"data_dir": folder, "lake_url": "", "stream": stream}
+        )
         try:
             _run(base, settings, once=once, json=json, fleet=(machines, days, seed))
         except KeyboardInterrupt:
@@ -79,11 +85,11 @@ def _run(
     json: Path | None,
     fleet: tuple[int, float, int],
 ) -> None:
-    from aegisops.cli.stack import Stack, materialize
+    from aegisops.cli.stack import Stack, materialize, prepare_dagster_home
 
     watch = _Watch()
     machines, days, seed = fleet
-    with Stack(settings) as stack:
+    with Stack(settings) as stack, ThreadPoolExecutor(1) as beside:
         for line in stack.moved:
             output.note(f"[yellow]note[/] {line}")
         with watch.step("services: Kafka broker, Redis, schema registry"):
@@ -96,12 +102,14 @@ def _run(
         # They need seconds to start and nothing of what comes next.
         stack.start_lake_writer()
         stack.start_api()
-        stack.start_dagster()
+        home = beside.submit(prepare_dagster_home, stack.settings)
         with watch.step(f"history: {machines} machines, {days:g} days"):
             options = ["--machines", machines, "--days", days, "--seed", seed]
             _simulate(stack, "--data-dir", settings.data_dir, *options)
         stack.start_feature_worker()  # it begins with the history's last hour
         stack.start_simulator()
+        home.result()
+        stack.start_dagster()
         with watch.step("assets: tiles, features, labels, training, validation, promotion"):
             trained = materialize(stack.settings, MACHINE_CLASS, "everything")
         if trained["no_model"]:

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 READY_SECONDS = 90.0
 DRAIN_SECONDS = 15.0
-UI_GRACE_SECONDS = 6.0
+UI_GRACE_SECONDS = 2.0
 ROOT = Path(__file__).resolve().parents[2]
 LOOPBACK = "127.0.0.1"
 
@@ -279,10 +279,27 @@ def _why_no_model(made: dict[str, Any]) -> str | None:
 
 
 def prepare_dagster_home(settings: Settings) -> Path:
-    """DAGSTER_HOME under the data folder, with the checkout's instance configuration."""
+    """DAGSTER_HOME under the data folder: configured, and its databases made.
+
+    One process makes the databases before any other opens them: two that make them at once fail
+    ("table already exists").
+    """
     home = settings.data_dir.absolute() / "dagster"
     home.mkdir(parents=True, exist_ok=True)
     (home / "dagster.yaml").write_text((ROOT / "dagster.yaml").read_text())
+    made = home / "databases-made"
+    if made.exists():
+        return home
+    done = subprocess.run(
+        [sys.executable, "-c", "import dagster; dagster.DagsterInstance.get().dispose()"],
+        env=os.environ | child_environment(settings) | {"DAGSTER_HOME": str(home)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        raise ServiceUnavailable(f"Dagster cannot use {home}:\n{done.stderr[-2000:]}")
+    made.touch()
     return home
 
 
