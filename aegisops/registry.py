@@ -7,6 +7,7 @@ The registry accepts a version whose source does not exist, so `fetch` verifies 
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -49,6 +50,7 @@ class ModelRegistry:
         self._uri = tracking_uri
         self._artifacts = artifact_dir
         self._made: MlflowClient | None = None
+        self._lock = threading.Lock()
 
     def register(
         self,
@@ -150,15 +152,24 @@ class ModelRegistry:
         signing.verify(bundle, public_key)
         return bundle
 
-    def _client(self) -> MlflowClient:
-        if self._made is None:
-            os.environ |= _QUIET
-            from mlflow import MlflowClient
+    def open(self) -> None:
+        """Import MLflow and make its store, which takes up to ten seconds the first time.
 
-            if self._uri.startswith("sqlite:///"):
-                Path(self._uri.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
-            self._made = MlflowClient(tracking_uri=self._uri, registry_uri=self._uri)
-        return self._made
+        For a thread beside other work: whoever needs the registry meanwhile waits for it.
+        """
+        self._client()
+
+    def _client(self) -> MlflowClient:
+        with self._lock:
+            if self._made is None:
+                os.environ |= _QUIET
+                from mlflow import MlflowClient
+
+                if self._uri.startswith("sqlite:///"):
+                    file = Path(self._uri.removeprefix("sqlite:///"))
+                    file.parent.mkdir(parents=True, exist_ok=True)
+                self._made = MlflowClient(tracking_uri=self._uri, registry_uri=self._uri)
+            return self._made
 
     def _ask(self, question: Any) -> Any:  # noqa: ANN401 - MLflow is not typed
         from mlflow.exceptions import MlflowException

@@ -33,11 +33,11 @@ _WITHOUT_MLFLOW = {"build_features", "drift"}
 def main(arguments: list[str] | None = None) -> int:
     """Exit code 0 when the run succeeded, 1 when a step or a blocking check failed."""
     options = _parser().parse_args(arguments)
-    # MLflow takes seconds to import; it is needed only after the features are done.
-    if options.job not in _WITHOUT_MLFLOW:
-        threading.Thread(target=_import_mlflow, daemon=True).start()
     try:
         platform = Platform.of(Settings())
+        # It takes seconds and is needed only after the features are done.
+        if options.job not in _WITHOUT_MLFLOW:
+            threading.Thread(target=platform.registry.open, daemon=True).start()
         result = run(platform, options.job, options.classes, options.horizon, full=options.full)
     except AegisError as error:
         Console(stderr=True).print(f"[red]{error}[/red]", highlight=False)
@@ -161,10 +161,6 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--full", action="store_true", help="rebuild all days")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write what was made")
     return parser
-
-
-def _import_mlflow() -> None:
-    import mlflow  # noqa: F401
 
 
 if __name__ == "__main__":
