@@ -10,7 +10,7 @@ import json
 import sys
 import threading
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -35,9 +35,6 @@ def main(arguments: list[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     try:
         platform = Platform.of(Settings())
-        # It takes seconds and is needed only after the features are done.
-        if options.job not in _WITHOUT_MLFLOW:
-            threading.Thread(target=platform.registry.open, daemon=True).start()
         result = run(platform, options.job, options.classes, options.horizon, full=options.full)
     except AegisError as error:
         Console(stderr=True).print(f"[red]{error}[/red]", highlight=False)
@@ -64,9 +61,11 @@ def run(
     definition = build_definitions(platform).resolve_job_def(job)
     steps = [node.name for node in definition.nodes]
     run_id = str(uuid.uuid4())
+    # MLflow takes seconds to open and is needed only after the features are done.
+    beside = None if job in _WITHOUT_MLFLOW else platform.registry.open
     with (
         instance or dg.DagsterInstance.get() as held,
-        _progress(held, run_id, job, len(steps)),
+        _progress(held, run_id, job, len(steps), beside),
     ):
         done = definition.execute_in_process(
             run_config={
@@ -101,9 +100,20 @@ def _config(
 
 
 @contextmanager
-def _progress(instance: dg.DagsterInstance, run_id: str, job: str, steps: int) -> Iterator[None]:
-    """A bar on stderr that follows the run's events from a thread of its own."""
+def _progress(
+    instance: dg.DagsterInstance,
+    run_id: str,
+    job: str,
+    steps: int,
+    beside: Callable[[], None] | None,
+) -> Iterator[None]:
+    """A bar on stderr that follows the run's events from a thread of its own.
+
+    `beside` is called once, in another thread, when the first step runs. Not before: Dagster makes
+    its databases with alembic too, and alembic knows only one migration in a process.
+    """
     over = threading.Event()
+    waiting = [beside] if beside is not None else []
     columns = (TextColumn("{task.description:<20}"), BarColumn(), TimeElapsedColumn())
     with Progress(*columns, console=Console(stderr=True)) as bar:
         task = bar.add_task(job, total=steps)
@@ -119,6 +129,8 @@ def _progress(instance: dg.DagsterInstance, run_id: str, job: str, steps: int) -
                     e.dagster_event_type == dg.DagsterEventType.STEP_SUCCESS for e in found
                 )
                 if found:
+                    if waiting:
+                        threading.Thread(target=waiting.pop(), daemon=True).start()
                     name = str(found[-1].step_key).replace("__", "/")
                     bar.update(task, completed=finished, description=name)
 
