@@ -21,7 +21,7 @@ export DO_NOT_TRACK := 1
 export MLFLOW_DISABLE_TELEMETRY := true
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-runtime demo kafka test test-kafka test-faults check docs-test bench screenshots lock clean
+.PHONY: help setup setup-runtime demo kafka test test-kafka test-faults check docs-test bench screenshots build test-build lock clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 22
@@ -66,6 +66,15 @@ bench: setup ## one script per claim; results in benchmarks/results
 
 screenshots: setup ## docs/images from a running demo, with headless Chromium
 	$(BIN)/python docs/screenshots.py
+
+build: setup ## wheel and source archive in dist/
+	rm -rf build dist
+	$(BIN)/python -m build --no-isolation --outdir dist .
+
+test-build: build ## the wheel in an empty environment: it runs the whole demo once
+	$(or $(PYTHON),python3) -m venv build/installed
+	build/installed/bin/pip install --quiet --disable-pip-version-check dist/*.whl
+	cd build/installed && bin/aegisops demo --once
 
 lock: setup ## resolve again and write requirements/*.txt
 	.venv/uv/bin/uv pip compile $(LOCK_FLAGS) pyproject.toml -o requirements/runtime.txt

@@ -22,9 +22,8 @@ from deltalake.exceptions import DeltaError
 from aegisops.errors import ConfigurationError
 from aegisops.lake import Lake
 from aegisops.machines import MachineClass, shipped_classes
+from aegisops.project_files import SQL_VIEWS
 from aegisops.schemas.tables import TABLES, Table
-
-SQL_VIEWS = Path(__file__).parent.parent / "sql" / "views"
 
 _NAMED_BY_FILE = re.compile(r"\bCREATE\s+OR\s+REPLACE\s+VIEW\s+(\w+)", re.IGNORECASE)
 _SQL_TYPES = {

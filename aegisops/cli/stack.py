@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import urlsplit
 from urllib.request import urlopen
 
+from aegisops import project_files
 from aegisops.cli import runs
 from aegisops.cli.ports import with_free_ports
 from aegisops.errors import ServiceUnavailable
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
 READY_SECONDS = 90.0
 DRAIN_SECONDS = 15.0
 UI_GRACE_SECONDS = 2.0
-ROOT = Path(__file__).resolve().parents[2]
 LOOPBACK = "127.0.0.1"
 
 
@@ -144,7 +144,7 @@ class Stack:
     ) -> None:
         home = prepare_dagster_home(self.settings)
         path = str(Path(sys.executable).with_name(program))
-        workspace = ["-w", str(ROOT / "workspace.yaml")]
+        workspace = ["-w", str(project_files.WORKSPACE)]
         # Low priority: readings and answers come before pictures and retraining.
         command = ["nice", "-n", "15", path, *arguments, *workspace]
         self._start(self._ui, name, command, ready, {"DAGSTER_HOME": str(home)})
@@ -286,7 +286,7 @@ def prepare_dagster_home(settings: Settings) -> Path:
     """
     home = settings.data_dir.absolute() / "dagster"
     home.mkdir(parents=True, exist_ok=True)
-    (home / "dagster.yaml").write_text((ROOT / "dagster.yaml").read_text())
+    (home / "dagster.yaml").write_text(project_files.DAGSTER_SETTINGS.read_text())
     made = home / "databases-made"
     if made.exists():
         return home

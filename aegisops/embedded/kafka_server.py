@@ -25,12 +25,12 @@ from pathlib import Path
 from string import Template
 from typing import Self
 
+from aegisops import project_files
 from aegisops.embedded import ports
 from aegisops.embedded.processes import dying_with_parent
 from aegisops.errors import ConfigurationError, ServiceUnavailable
 from aegisops.settings import KafkaSettings
 
-CONFIGURATION = Path(__file__).resolve().parents[2] / "deploy" / "kafka"
 CACHE = Path(".aegis/kafka")
 JAVA_VERSION = 17
 HEAP_MB = 256
@@ -78,7 +78,7 @@ def find_java() -> Path:
 
 def jars_folder(cache_dir: Path = CACHE) -> Path:
     """Where the jars of the present pom are, or will be."""
-    pom = (CONFIGURATION / "pom.xml").read_bytes()
+    pom = (project_files.KAFKA / "pom.xml").read_bytes()
     return cache_dir.absolute() / f"jars-{hashlib.sha256(pom).hexdigest()[:12]}"
 
 
@@ -88,8 +88,8 @@ def why_not(cache_dir: Path = CACHE) -> str:
         find_java()
     except ConfigurationError as error:
         return str(error)
-    if not CONFIGURATION.is_dir():
-        return f"{CONFIGURATION} is missing; Kafka runs from a checkout of the repository"
+    if not project_files.KAFKA.is_dir():
+        return f"{project_files.KAFKA} is missing; Kafka runs from a checkout of the repository"
     if not jars_folder(cache_dir).is_dir() and not shutil.which("mvn"):
         return "no mvn found to fetch Kafka's jars (Debian/Ubuntu: apt install maven)"
     return ""
@@ -111,7 +111,7 @@ def fetch_jars(cache_dir: Path = CACHE) -> Path:
             return wanted
         half = wanted.with_suffix(".half")
         shutil.rmtree(half, ignore_errors=True)
-        command = ["mvn", "-q", "-B", "-f", str(CONFIGURATION / "pom.xml")]
+        command = ["mvn", "-q", "-B", "-f", str(project_files.KAFKA / "pom.xml")]
         command += ["dependency:copy-dependencies", "-DincludeScope=runtime"]
         done = subprocess.run(
             [*command, f"-DoutputDirectory={half}"],
@@ -224,7 +224,7 @@ class KafkaServer:
     def _configure(self) -> Path:
         """Write server.properties from the templates."""
         self._folder.mkdir(parents=True, exist_ok=True)
-        text = (CONFIGURATION / "server.properties").read_text()
+        text = (project_files.KAFKA / "server.properties").read_text()
         values: dict[str, object] = {
             "port": self._port,
             "controller_port": ports.free_port(),
@@ -232,7 +232,7 @@ class KafkaServer:
             "data": self._folder / "data",
         }
         if login := self._login:
-            text += (CONFIGURATION / "sasl_ssl.properties").read_text()
+            text += (project_files.KAFKA / "sasl_ssl.properties").read_text()
             values |= {
                 "protocol": "SASL_SSL",
                 "keystore": login.keystore.absolute(),
@@ -281,5 +281,5 @@ class KafkaServer:
 
 
 def _java(jars: Path, options: tuple[str, ...], main: str, *words: str) -> list[str]:
-    log4j = f"-Dlog4j2.configurationFile={CONFIGURATION / 'log4j2.properties'}"
+    log4j = f"-Dlog4j2.configurationFile={project_files.KAFKA / 'log4j2.properties'}"
     return [str(find_java()), *options, log4j, "-cp", f"{jars}/*", main, *words]

@@ -11,9 +11,10 @@ from aegisops.errors import ConfigurationError
 from aegisops.importers import register
 from aegisops.lake import Lake, conform
 from aegisops.machines import shipped_classes
+from aegisops.project_files import SQL_VIEWS
 from aegisops.schemas import tables
 from aegisops.schemas.tables import TABLES
-from aegisops.warehouse import SQL_VIEWS, Warehouse
+from aegisops.warehouse import Warehouse
 
 START = dt.datetime(2026, 3, 1, tzinfo=dt.UTC)
 HOUR = dt.timedelta(hours=1)

@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from aegisops import bus
+from aegisops import bus, project_files
 from aegisops.embedded import kafka_server, ports
 from aegisops.embedded.kafka_server import KafkaServer, Login
 from aegisops.errors import ConfigurationError, Permanent, ServiceUnavailable
@@ -130,7 +130,7 @@ class TestNode:
 
 
 def test_the_configuration_names_no_repository_and_pins_every_version():
-    pom = (kafka_server.CONFIGURATION / "pom.xml").read_text()
+    pom = (project_files.KAFKA / "pom.xml").read_text()
     assert "<repositor" not in pom
     assert re.search(r"<kafka.version>4\.\d+\.\d+</", pom)
     assert re.search(r"<log4j.version>\d+\.\d+\.\d+</", pom)
