@@ -66,7 +66,7 @@ def _live(settings: Settings, options: argparse.Namespace) -> None:
     fleet = LiveFleet(plan, resume_at=begin, readings_from=oldest)
     begin = max(begin, min(oldest, now))
     for defect in map(Defect.parse, options.inject):
-        fleet.inject(defect.machine_id, defect.mode, defect.hours)
+        fleet.inject(defect.machine_id, defect.mode, defect.hours, defect.speed)
     behind = timedelta(microseconds=max(now - begin, 0))
     log.info("%d machines live; catching up %s at speed %g", plan.machines, behind, options.speed)
     stop = threading.Event()

@@ -12,14 +12,16 @@ import numpy as np
 
 from aegisops.errors import ConfigurationError, UnknownMachine
 from aegisops.machines import ChannelKind
-from aegisops.names import EVENTS_TOPIC, READINGS_TOPIC, Quality
+from aegisops.names import EVENTS_TOPIC, READINGS_TOPIC, EventType, Quality
 from aegisops.simulator import sensors
-from aegisops.simulator.fleet import MODES, FleetPlan, Floats, Machine, fleet_of
+from aegisops.simulator.fleet import MODES, FleetPlan, Floats, Ints, Machine, fleet_of
 from aegisops.simulator.sensors import Measured, Station
 from aegisops.simulator.wear import Event, Injection
 
 DEFECT_HOURS = 6.0
 """Hours of use from an injected defect to the failure, unless told otherwise."""
+MOST_SPEED = 120.0
+"""Above it a waveform would be longer than the time between two of them."""
 
 
 class Message(NamedTuple):
@@ -29,6 +31,24 @@ class Message(NamedTuple):
     topic: str
     machine_id: str
     record: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Clock:
+    """A machine's time beside the plan's: `now` = `at` + (plan time - `since`) / `speed`, in µs."""
+
+    since: int = 0
+    at: int = 0
+    speed: float = 1.0
+    defect_step: int = 0
+    """The first maintenance after this step ends the haste."""
+
+    def of(self, times: Ints) -> Ints:
+        """What a person's clock shows at these times of the plan."""
+        if self.speed == 1.0:
+            return times - self.since + self.at
+        shown: Ints = self.at + np.rint((times - self.since) / self.speed).astype(np.int64)
+        return shown
 
 
 @dataclass(slots=True)
@@ -43,6 +63,7 @@ class _Running:
     step: int
     """Next step to send."""
     injections: tuple[Injection, ...] = ()
+    clock: Clock = Clock()
 
 
 class LiveFleet:
@@ -80,9 +101,13 @@ class LiveFleet:
                 self._turn(running)
         return sorted(messages, key=lambda m: (m.ts, m.machine_id, m.topic))
 
-    def inject(self, machine_id: str, mode: str, hours: float = DEFECT_HOURS) -> None:
+    def inject(
+        self, machine_id: str, mode: str, hours: float = DEFECT_HOURS, speed: float = 1.0
+    ) -> None:
         """Start a defect on the machine's next step; it fails after `hours` of use.
 
+        With a `speed` above 1 the machine lives so many times faster until it is repaired: its
+        readings come as much closer together, on the real clock.
         Raises `UnknownMachine`, or `ConfigurationError` for a mode or time that does not exist.
         """
         if machine_id not in self._running:
@@ -91,11 +116,20 @@ class LiveFleet:
             raise ConfigurationError(f"no failure mode {mode!r}; choose one of {', '.join(MODES)}")
         if hours <= 0:
             raise ConfigurationError(f"a defect needs some hours to grow, not {hours}")
+        if not 1 <= speed <= MOST_SPEED:
+            raise ConfigurationError(f"a machine lives 1 to {MOST_SPEED:g} times as fast as time")
         running = self._running[machine_id]
         running.injections += (Injection(self._next_up(running), mode, hours),)
         running.day, running.after = sensors.measure(
             self.plan, running.machine, running.before, running.injections
         )
+        self._pace(running, speed)
+
+    def _pace(self, running: _Running, speed: float) -> None:
+        """Another speed from the machine's last reading on, without a jump of its clock."""
+        last = self.plan.times(running.machine, running.step - 1, 1)
+        defect_step = running.injections[-1].step if running.injections else 0
+        running.clock = Clock(int(last[0]), int(running.clock.of(last)[0]), speed, defect_step)
 
     def _start(self, machine: Machine, begin: int) -> _Running:
         # First step at or after `begin`; history ends with a step before plan.end.
@@ -124,20 +158,28 @@ class LiveFleet:
     def _advance(self, running: _Running, now: int, limit: int) -> tuple[int, list[Message]]:
         day, first = running.day, running.step - running.day.first
         # Readings that are left out cost nothing, so they do not count against the limit.
-        begin = max(first, int(np.searchsorted(day.ts, self.readings_from)))
-        last = min(int(np.searchsorted(day.ts, now, side="right")), begin + limit)
+        clock = running.clock
+        times = clock.of(day.ts)
+        begin = max(first, int(np.searchsorted(times, self.readings_from)))
+        last = min(int(np.searchsorted(times, now, side="right")), begin + limit)
         if last <= first:
             return 0, []
         messages = [
-            message for i in range(first, last) if (message := self._readings(day, i)) is not None
+            message
+            for i in range(first, last)
+            if (message := self._readings(day, i, int(times[i]))) is not None
         ]
         passed = range(running.step, day.first + last)
-        messages += [_event(day.machine, e) for e in day.events if e.step in passed]
+        events = [e for e in day.events if e.step in passed]
+        messages += [_event(day.machine, e, int(clock.of(np.array([e.ts]))[0])) for e in events]
         running.step = day.first + last
+        if clock.speed != 1.0 and any(
+            e.type is EventType.MAINTENANCE and e.step > clock.defect_step for e in events
+        ):
+            self._pace(running, 1.0)
         return max(last - begin, 0), messages
 
-    def _readings(self, day: Measured, i: int) -> Message | None:
-        ts = int(day.ts[i])
+    def _readings(self, day: Measured, i: int, ts: int) -> Message | None:
         if ts < self.readings_from:
             return None
         blocks = [
@@ -173,12 +215,12 @@ def stamped(message: Message, now: int) -> Message:
     return message._replace(record={**message.record, "sent_at": now})
 
 
-def _event(machine: Machine, event: Event) -> Message:
+def _event(machine: Machine, event: Event, ts: int) -> Message:
     record = {
         "machine_id": machine.machine_id,
-        "ts": event.ts,
+        "ts": ts,
         "type": str(event.type),
         "code": event.code,
         "detail": event.detail,
     }
-    return Message(event.ts, EVENTS_TOPIC, machine.machine_id, record)
+    return Message(ts, EVENTS_TOPIC, machine.machine_id, record)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -52,6 +52,8 @@ class Defect:
     machine_id: str
     mode: str
     hours: float = DEFECT_HOURS
+    speed: float = 1.0
+    """How many times faster the machine lives until it is repaired."""
 
     @classmethod
     def parse(cls, text: str) -> Defect:
@@ -98,9 +100,8 @@ def request(data_dir: Path, defect: Defect) -> None:
     """Ask the running simulator of this data folder to start a defect."""
     path = defect_path(data_dir)
     path.parent.mkdir(parents=True, exist_ok=True)
-    line = {"machine_id": defect.machine_id, "mode": defect.mode, "hours": defect.hours}
     with path.open("ab") as file:
-        file.write(orjson.dumps(line) + b"\n")
+        file.write(orjson.dumps(asdict(defect)) + b"\n")
 
 
 def run(
@@ -149,6 +150,6 @@ def _break(
         return
     for defect in wanted:
         try:
-            fleet.inject(defect.machine_id, defect.mode, defect.hours)
+            fleet.inject(defect.machine_id, defect.mode, defect.hours, defect.speed)
         except AegisError as error:
             complain(str(error))

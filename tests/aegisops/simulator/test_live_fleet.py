@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from itertools import pairwise
 from typing import Any
 
 import polars as pl
@@ -165,3 +166,29 @@ def test_the_senders_clock_is_stamped_on_readings_only() -> None:
     messages = [stamped(m, 99) for m in LiveFleet(plan(machines=8)).due(end + 48 * HOUR)]
     assert {m.record["sent_at"] for m in messages if m.topic == READINGS_TOPIC} == {99}
     assert all("sent_at" not in m.record for m in messages if m.topic == EVENTS_TOPIC)
+
+
+def test_a_hastened_defect_grows_on_the_real_clock_and_ends_with_the_repair() -> None:
+    fleet = LiveFleet(plan())
+    now = fleet.plan.end + HOUR // 60
+    fleet.due(now)
+    fleet.inject("spindle-001", "bearing_wear", hours=6, speed=60)
+    told, times = [], []
+    while not any(m.record.get("type") == "maintenance" for m in told) and len(told) < 20_000:
+        now += 1_000_000
+        new = [m for m in fleet.due(now) if m.machine_id == "spindle-001"]
+        assert all(m.ts <= now for m in new)
+        times += [m.ts for m in new if m.topic == READINGS_TOPIC]
+        told += new
+    failed = next(m for m in told if m.record.get("type") == "failure")
+    assert failed.record["code"] == "bearing_wear"
+    assert 4 * HOUR // 60 < failed.ts - fleet.plan.end < 12 * HOUR // 60
+    assert times == sorted(set(times))
+    assert min(b - a for a, b in pairwise(times)) == 1_000_000
+    after = [m.ts for m in fleet.due(now + HOUR) if m.machine_id == "spindle-001"]
+    assert 55 <= len(after) <= 70  # once a minute again
+
+
+def test_no_machine_lives_faster_than_its_waveforms_last() -> None:
+    with pytest.raises(ConfigurationError, match="1 to 120"):
+        LiveFleet(plan()).inject("spindle-001", "bearing_wear", speed=1e6)
