@@ -83,6 +83,9 @@ def machine_key(machine_id: str) -> str:
 MACHINES_KEY = "machines"  # set of every registered machine id
 
 
+LATEST_PREDICTIONS_KEY = "predictions:latest"  # hash: machine id → JSON of its last answer
+
+
 def raw_key(machine_id: str) -> str:
     """Capped stream with the machine's last raw batches."""
     return f"raw:{machine_id}"

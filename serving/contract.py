@@ -205,15 +205,6 @@ class Prediction(BaseModel):
     latency_ms: float
 
 
-class MachineInfo(BaseModel):
-    """A machine the token may see."""
-
-    machine_id: str
-    machine_class: str
-    site: str
-    area: str
-
-
 class HealthPart(BaseModel):
     """One part of the score, 0 (worst) to 100."""
 

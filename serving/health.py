@@ -8,7 +8,7 @@ The worst part is the score: averaging would let a calm channel hide an alarm.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -72,6 +72,12 @@ def parts(
     score, detail = limits_score(machine_class, vector)
     found.append({"name": "limits", "score": score, "detail": detail})
     return found
+
+
+def score_of(found: Sequence[Mapping[str, Any]]) -> float | None:
+    """The score of these parts: that of the worst; None when none has one."""
+    scores = [part["score"] for part in found if part["score"] is not None]
+    return round(min(scores), 1) if scores else None
 
 
 def last_maintenance(machine_class: MachineClass, vector: Vector | Unusable) -> int | None:

@@ -46,6 +46,8 @@ class Case:
     """µs since 1970 UTC."""
     started: float
     """perf_counter seconds."""
+    is_current: bool = False
+    """Whether it asks for the machine's state now, by its own readings."""
 
 
 class PredictionService:
@@ -61,11 +63,12 @@ class PredictionService:
         answered: Callable[[Judgement, str, float], None] = lambda *_: None,
         shadow: ShadowScorer | None = None,
         announce: Callable[[Sequence[Answer]], None] = lambda _: None,
+        note: Callable[[Case, Judgement, Answer], None] = lambda *_: None,
     ) -> None:
         """`clock`: Unix seconds. `answered` is told judgement, class and seconds per answer.
 
         `shadow` is offered the vectors of answers that are already audited; `announce` gets those
-        answers, it must not wait.
+        answers, it must not wait; `note` gets each of them with its case and judgement.
         """
         self._reader = reader
         self._ladder = ladder
@@ -74,6 +77,7 @@ class PredictionService:
         self._answered = answered
         self._shadow = shadow
         self._announce = announce
+        self._note = note
         self._round: list[tuple[Case, asyncio.Future[Answer]]] = []
 
     async def predict(
@@ -100,7 +104,8 @@ class PredictionService:
             vector = given_vector(machine_class, features)
         else:
             vector = await self._reader.vector(machine, at)
-        case = Case(machine, machine_class, vector, subject, asked_at, started)
+        is_current = features is None and at == "now"
+        case = Case(machine, machine_class, vector, subject, asked_at, started, is_current)
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Answer] = loop.create_future()
         if not self._round:
@@ -115,7 +120,7 @@ class PredictionService:
         started, asked_at = perf_counter(), self._now()
         vectors = await self._reader.vectors(machines, at)
         cases = [
-            Case(m, self._reader.machine_class(m), v, subject, asked_at, started)
+            Case(m, self._reader.machine_class(m), v, subject, asked_at, started, at == "now")
             for m, v in zip(machines, vectors, strict=True)
         ]
         if len(cases) <= IN_LOOP:
@@ -155,6 +160,8 @@ class PredictionService:
         if self._shadow is not None:
             self._offer(self._shadow, cases, judgements, answers)
         self._announce(answers)
+        for case, judgement, answer in zip(cases, judgements, answers, strict=True):
+            self._note(case, judgement, answer)
         return answers
 
     def _offer(

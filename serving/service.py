@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from aegisops.errors import AegisError, ServiceUnavailable
+from aegisops.latest_predictions import LatestPredictions
 from aegisops.machines import MachineClass, load_classes
 from aegisops.names import FEEDBACK_TOPIC, PREDICTIONS_TOPIC, SHADOW_SCORES_TOPIC, Alias
 from aegisops.online_store import AsyncOnlineStore
@@ -28,6 +29,7 @@ from serving.features import FeatureReader
 from serving.feedback import FeedbackBook
 from serving.ladder import Ladder
 from serving.lake_features import LakeFeatures
+from serving.latest import LatestBook
 from serving.metrics import Metrics
 from serving.model_slot import ModelSlots
 from serving.outbox import Outbox, Publisher
@@ -71,6 +73,7 @@ class Service:
     predictions: PredictionService
     stream: TelemetryStream
     telemetry: Feed
+    latest: LatestBook
     authenticator: Authenticator
     metrics: Metrics
     executor: ThreadPoolExecutor
@@ -88,6 +91,7 @@ class Service:
             asyncio.create_task(self._follow_models(), name="model slots"),
             asyncio.create_task(self._pump(), name="outbox"),
             asyncio.create_task(self._hand_over_shadows(), name="shadow"),
+            asyncio.create_task(self.latest.run(), name="latest answers"),
             asyncio.create_task(self.telemetry.run(), name="telemetry"),
             asyncio.create_task(
                 self.telemetry.beat(self.settings.api.telemetry_heartbeat_seconds),
@@ -111,6 +115,7 @@ class Service:
         self.outbox.close()
         self.publisher.close()
         await self.telemetry.aclose()
+        await self.latest.aclose()
         await self.stream.aclose()
         await self.store.aclose()
         self.executor.shutdown(wait=False, cancel_futures=True)
@@ -233,6 +238,7 @@ def build(
     )
     metrics.telemetry_clients.set_function(lambda: len(hub))
     telemetry = Feed(stream, hub, clock)
+    latest = LatestBook(LatestPredictions.from_settings(settings.redis))
     predictions = PredictionService(
         reader,
         ladder,
@@ -241,6 +247,7 @@ def build(
         answered=metrics.answered,
         shadow=shadow,
         announce=telemetry.answered,
+        note=latest.note,
     )
     return Service(
         settings=settings,
@@ -258,6 +265,7 @@ def build(
         predictions=predictions,
         stream=stream,
         telemetry=telemetry,
+        latest=latest,
         authenticator=Authenticator(make_verifier(settings), clock),
         metrics=metrics,
         executor=executor,

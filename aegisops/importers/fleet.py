@@ -74,6 +74,10 @@ def _rows(context: Context, source: MachinesSource, index: int, file: SourceFile
         else:
             given[name] = columns.numbers(file, column, field, context.missing(source)).to_list()
 
+    if source.owner_column is not None:
+        field = "machines.owner_column"
+        given["owner"] = columns.words(file, source.owner_column, field).to_list()
+
     def text(column: str | None, default: str, field: str) -> pl.Series:
         if column is None:
             return repeated(default, file)

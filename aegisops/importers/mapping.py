@@ -260,12 +260,14 @@ class EventsSource(Source):
 
 
 class MachinesSource(Source):
-    """A file with one row per machine: fixed attributes, site and area."""
+    """A file with one row per machine: fixed attributes, site, area and owner."""
 
     attributes: dict[str, str] = {}
     """Attribute of the machine class → column."""
     site_column: str | None = None
     area_column: str | None = None
+    owner_column: str | None = None
+    """Who looks after the machine; kept as the attribute `owner`."""
     clock: None = None
 
 

@@ -141,5 +141,9 @@ def _machine(plan: FleetPlan, index: int) -> Machine:
         stiffness=float(rng.uniform(0.9, 1.12)),
         hum_hz=float(rng.uniform(150, 250)),
         visit_days=float(rng.uniform(9, 14)),
-        attributes={"age_years": float(rng.integers(1, 15)), "max_rpm": 15_000.0},
+        attributes={
+            "age_years": float(rng.integers(1, 15)),
+            "max_rpm": 15_000.0,
+            "owner": f"mechanics-{site.removeprefix('plant-')}",
+        },
     )

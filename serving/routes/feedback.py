@@ -7,7 +7,6 @@ from datetime import UTC
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
-from aegisops.errors import UnknownMachine
 from aegisops.machines.model import US_PER_SECOND
 from serving.auth import Operator
 from serving.contract import FeedbackReceipt, FeedbackRequest
@@ -19,6 +18,7 @@ from serving.routes.http import (
     documented_body,
     documented_errors,
     service_of,
+    visible_machine,
 )
 
 router = APIRouter(tags=["feedback"])
@@ -40,9 +40,7 @@ async def report(request: Request, principal: Operator) -> Response:
     """Kept durably before this answers. The same key with the same report changes nothing."""
     told = await body_of(request, FeedbackRequest)
     service = service_of(request)
-    machine = await service.reader.machine(told.machine_id)
-    if not principal.sees(machine.site, machine.area):
-        raise UnknownMachine(told.machine_id)
+    machine = await visible_machine(service, principal, told.machine_id)
     modes = service.reader.machine_class(machine).failure_modes
     if told.failure_mode is not None and told.failure_mode not in modes:
         raise Problem("invalid", f"failure_mode must be one of: {', '.join(modes) or 'none'}.")

@@ -9,6 +9,9 @@ from fastapi import Request
 from pydantic import BaseModel
 from starlette.responses import Response
 
+from aegisops.errors import UnknownMachine
+from aegisops.online_store import Machine
+from aegisops.tokens import Principal
 from serving.contract import ProblemDocument
 from serving.problem import KINDS, MEDIA_TYPE
 from serving.service import Service
@@ -23,6 +26,14 @@ def service_of(request: Request) -> Service:
     """The service this app was made for."""
     service: Service = request.app.state.service
     return service
+
+
+async def visible_machine(service: Service, principal: Principal, machine_id: str) -> Machine:
+    """The machine; `UnknownMachine` when there is none, or none that the token may see."""
+    machine = await service.reader.machine(machine_id)
+    if not principal.sees(machine.site, machine.area):
+        raise UnknownMachine(machine_id)
+    return machine
 
 
 async def body_of(request: Request, model: type[Body]) -> Body:

@@ -78,7 +78,7 @@ async def test_a_token_sees_only_the_machines_of_its_areas(
     fleet.add("mine", SOUND, area="A")
     fleet.add("theirs", SOUND, area="B")
     async with running(settings, "operator", areas=["A"]) as api:
-        listed = (await api.client.get("/api/v1/machines")).json()
+        listed = (await api.client.get("/api/v1/machines")).json()["machines"]
         assert [m["machine_id"] for m in listed] == ["mine"]
         assert (await api.predict("mine")).status_code == 200
         for hidden in (

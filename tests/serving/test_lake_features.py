@@ -119,7 +119,7 @@ async def test_a_machine_known_only_to_the_lake_is_answered(
     register(lake, "m")
     async with running(settings) as api:
         assert (await api.predict("m")).json()["source"] == "lake"
-        listed = (await api.client.get("/api/v1/machines")).json()
+        listed = (await api.client.get("/api/v1/machines")).json()["machines"]
         assert [m["machine_id"] for m in listed] == ["m"]
 
 
