@@ -6,7 +6,8 @@ the handle they compared those positions on; delta-rs then refuses a stale write
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from functools import cache
 from pathlib import Path
@@ -88,11 +89,15 @@ class Lake:
     def overwrite(
         self,
         table: Table,
-        rows: Rows,
+        rows: Rows | Iterator[pl.DataFrame],
         predicate: str | None = None,
         transactions: Mapping[str, int] | None = None,
     ) -> int:
-        """Replace the whole table, or only the rows where the SQL `predicate` holds."""
+        """Replace the whole table, or only the rows where the SQL `predicate` holds.
+
+        Parts from an iterator are written as they come, in one commit; each is sorted by itself.
+        An error of the iterator is raised as it is, and nothing is committed.
+        """
         handle = self.ensure(table)
         return self._write(
             handle, table, rows, mode="overwrite", predicate=predicate, transactions=transactions
@@ -122,7 +127,7 @@ class Lake:
         self,
         handle: DeltaTable,
         table: Table,
-        rows: Rows,
+        rows: Rows | Iterator[pl.DataFrame],
         *,
         mode: Literal["append", "overwrite"],
         predicate: str | None = None,
@@ -130,7 +135,8 @@ class Lake:
     ) -> int:
         app_transactions = [Transaction(app, last) for app, last in (transactions or {}).items()]
         commit = CommitProperties(app_transactions=app_transactions or None)
-        data = conform(table, rows)
+        stream = None if isinstance(rows, pl.DataFrame | pa.Table) else _Stream(table, rows)
+        data = conform(table, rows) if stream is None else stream.reader()  # type: ignore[arg-type]
         properties = _writer_properties(table)
         try:
             if mode == "append":
@@ -152,7 +158,37 @@ class Lake:
                 )
         except CommitFailedError as error:
             raise Conflict(f"{table.name}: another writer committed first: {error}") from error
+        except Exception:
+            if stream is not None and stream.error is not None:
+                raise stream.error from None
+            raise
         return handle.version()
+
+
+class _Stream:
+    """Parts of a table as Arrow batches; remembers the error that ended them."""
+
+    def __init__(self, table: Table, parts: Iterator[pl.DataFrame]) -> None:
+        self._table = table
+        self._parts = parts
+        self.error: Exception | None = None
+
+    def reader(self) -> pa.RecordBatchReader:
+        return pa.RecordBatchReader.from_batches(self._table.schema, self._batches())
+
+    def _batches(self) -> Iterator[pa.RecordBatch]:
+        # The writer asks from inside its asynchronous runtime, where reading another Delta table
+        # would panic; in a thread of its own a part may do what it likes.
+        with ThreadPoolExecutor(max_workers=1) as thread:
+            while True:
+                try:
+                    part = thread.submit(next, self._parts, None).result()
+                except Exception as error:
+                    self.error = error
+                    raise
+                if part is None:
+                    return
+                yield from conform(self._table, part).to_batches()
 
 
 @cache

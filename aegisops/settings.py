@@ -7,6 +7,7 @@ settings.data_dir / "lake"                 # everything local lives under data_d
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 from pydantic import BaseModel, Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -96,6 +97,17 @@ class DagsterSettings(BaseModel, frozen=True, extra="forbid"):
     port: int = 13000
 
 
+class EngineSettings(BaseModel, frozen=True, extra="forbid"):
+    """Where tiles, features and training run."""
+
+    kind: Literal["local", "dask"] = "local"
+    """local = threads of the run's process; dask = a cluster (pip install 'aegisops[dask]')."""
+    workers: int = Field(default=0, ge=0)
+    """0 = one per processor."""
+    address: str = ""
+    """Dask scheduler, tcp://host:8786; empty = worker processes on this computer."""
+
+
 class SigningSettings(BaseModel, frozen=True, extra="forbid"):
     """Key files; empty = keys made under data_dir/keys at first use (development)."""
 
@@ -123,6 +135,7 @@ class Settings(BaseSettings):
     stream: StreamSettings = StreamSettings()
     mlflow: MlflowSettings = MlflowSettings()
     dagster: DagsterSettings = DagsterSettings()
+    engine: EngineSettings = EngineSettings()
     signing: SigningSettings = SigningSettings()
 
     @property

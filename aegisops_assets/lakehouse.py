@@ -70,7 +70,7 @@ def _written(name: str, written: Written) -> dg.MaterializeResult[Any]:
         metadata={
             "dagster/row_count": written.rows,
             "delta_version": written.version,
-            "days": written.days,
+            "days": len(written.days),
             "made_from": dg.MetadataValue.json(written.sources),
         },
     )

@@ -43,6 +43,9 @@ _BLOCK = 1 << 15
 
 INDEX = {name: i for i, name in enumerate(FIELDS)}
 
+IS_GOOD = ((pl.col("quality") == Quality.GOOD) & pl.col("value").is_finite()).fill_null(value=False)
+"""Only such values enter a feature."""
+
 TILE_SCHEMA = pl.Schema(
     {
         "machine_id": pl.String,
@@ -65,60 +68,82 @@ def build(values: pl.DataFrame, tile_us: Mapping[str, int]) -> pl.DataFrame:
         One row per machine, channel and tile: machine_id, channel, tile_start (int µs), tile_us,
         then FIELDS; sorted by those first three. The result does not depend on the rows' order.
     """
-    by_channel = values.with_columns(
-        pl.col("machine_id").cast(pl.Categorical), pl.col("channel").cast(pl.Categorical)
-    ).partition_by("channel", as_dict=True)
-    parts = [
-        _build_channel(rows, str(key[0]), tile_us[str(key[0])])
-        for key, rows in by_channel.items()
-        if str(key[0]) in tile_us
-    ]
-    if not parts:
+    series, names = _series(values, tile_us)
+    if series.is_empty():
         return pl.DataFrame(schema=TILE_SCHEMA)
-    return pl.concat(parts).sort("machine_id", "channel", "tile_start")
-
-
-def _build_channel(rows: pl.DataFrame, channel: str, tile: int) -> pl.DataFrame:
-    rows = _in_order(rows.with_columns(pl.col("machine_id").to_physical().alias("code")))
-    code, ts = rows["code"].to_numpy(), rows["ts"].to_numpy()
-    good = (
-        rows.select(
-            ((pl.col("quality") == Quality.GOOD) & pl.col("value").is_finite()).fill_null(
-                value=False
-            )
-        )
-        .to_series()
-        .to_numpy()
-    )
-    start = ts // tile * tile
+    code, ts, x, good = _in_order(series)
+    lengths = np.array([tile_us[str(channel)] for channel in names["channel"]])[code]
+    start = ts - ts % lengths
     begin = np.concatenate(([0], np.flatnonzero((np.diff(start) != 0) | (np.diff(code) != 0)) + 1))
     everything = np.diff(np.append(begin, len(ts)))
-    n = np.add.reduceat(good, begin, dtype=np.int64)
+    n = everything if good is None else np.add.reduceat(good, begin, dtype=np.int64)
     state = np.zeros((len(begin), len(FIELDS)))
     state[:, INDEX["n"]] = n
     state[:, INDEX["n_bad"]] = everything - n
-    x = rows["value"].to_numpy()
-    if not good.all():
+    if good is not None:
         x, ts = x[good], ts[good]
     _fill(state, x, ts, start[begin])
+    of_tile = names[code[begin]]
     return pl.DataFrame(
         {
-            "machine_id": rows["machine_id"].gather(begin).cast(pl.String),
-            "channel": pl.repeat(channel, len(begin), eager=True),
+            "machine_id": of_tile["machine_id"],
+            "channel": of_tile["channel"],
             "tile_start": start[begin],
-            "tile_us": pl.repeat(tile, len(begin), dtype=pl.Int64, eager=True),
+            "tile_us": lengths[begin],
         }
     ).hstack(pl.DataFrame(state, schema=list(FIELDS)))
 
 
-def _in_order(rows: pl.DataFrame) -> pl.DataFrame:
-    """Rows by machine, time and value, so that no sum depends on arrival."""
-    code, ts = rows["code"].to_numpy().astype(np.int64), rows["ts"].to_numpy()
-    next_machine = np.diff(code) != 0
-    one_run_each = np.count_nonzero(next_machine) + 1 == rows["code"].n_unique()
-    if one_run_each and bool(np.all(next_machine | (np.diff(ts) > 0))):
-        return rows
-    return rows.sort("code", "ts", "value")
+def _series(values: pl.DataFrame, tile_us: Mapping[str, int]) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Rows with the number of their series, and the series [machine_id, channel] in sorted order.
+
+    Text is looked at once per category; what follows are numbers.
+    """
+    keys = ("machine_id", "channel")
+    rows = values.with_columns(pl.col(key).cast(pl.Categorical) for key in keys)
+    if set(rows["channel"].unique()) - set(tile_us):
+        rows = rows.filter(pl.col("channel").is_in(list(tile_us)))
+    names = {key: rows[key].unique().cast(pl.String).sort() for key in keys}
+    wide = len(names["channel"])
+    code = _rank(rows["machine_id"], names["machine_id"]) * wide
+    code += _rank(rows["channel"], names["channel"])
+    grid = pl.DataFrame(names["machine_id"]).join(pl.DataFrame(names["channel"]), how="cross")
+    return rows.select(pl.Series("code", code), "ts", "value", "quality"), grid
+
+
+def _rank(keys: pl.Series, names: pl.Series) -> Ints:
+    """Position in `names` of each of the categorical keys."""
+    physical = names.cast(pl.Categorical).to_physical().to_numpy()
+    ranks = np.zeros(int(physical.max(initial=0)) + 1, np.int64)
+    ranks[physical] = np.arange(len(physical))
+    found: Ints = ranks[keys.to_physical().to_numpy()]
+    return found
+
+
+def _in_order(rows: pl.DataFrame) -> tuple[Ints, Ints, Floats, npt.NDArray[np.bool_] | None]:
+    """Series number, time and value by series, time and value, so that no sum depends on arrival.
+
+    The last array says which values are good; None when all are. Files are sorted runs, which a
+    merge sort of one number per row puts in order at the price of copying them.
+    """
+    code, ts, x = (rows[name].to_numpy() for name in ("code", "ts", "value"))
+    good = rows.select(IS_GOOD).to_series().to_numpy()
+    all_good = bool(good.all())
+    first, span = int(ts.min()), int(ts.max()) - int(ts.min()) + 1
+    order = None
+    if span < np.iinfo(np.int64).max // (int(code.max()) + 1):
+        key = code * span + (ts - first)
+        if not bool(np.all(key[1:] > key[:-1])):
+            order = np.argsort(key, kind="stable")
+            key = key[order]
+            if bool(np.any(key[1:] == key[:-1])):
+                order = np.lexsort((x, ts, code))
+    else:
+        order = np.lexsort((x, ts, code))
+    if order is not None:
+        code, ts, x = code[order], ts[order], x[order]
+        good = good if all_good else good[order]
+    return code, ts, x, None if all_good else good
 
 
 def _fill(state: Floats, x: Floats, ts: Ints, starts: Ints) -> None:

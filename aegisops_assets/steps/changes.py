@@ -56,6 +56,15 @@ def changes(lake: Lake, source: Table, processed: int, *, full: bool = False) ->
     return Changes(now.version(), frozenset(_days(fresh, source)))
 
 
+def values_per_day(handle: DeltaTable) -> dict[date, int]:
+    """Rows per day of a table that is partitioned by day, from the log's statistics."""
+    added = pl.DataFrame(handle.get_add_actions(flatten=True))
+    if added.is_empty():
+        return {}
+    counts = added.group_by(pl.col("partition.date").cast(pl.Date)).agg(pl.col("num_records").sum())
+    return dict(counts.iter_rows())
+
+
 def _days(files: Iterable[str], source: Table) -> set[date]:
     days: set[date] = set()
     unpartitioned = []

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import polars as pl
 
+from aegisops import engine
+from aegisops.engine import Engine, LocalEngine
 from aegisops.errors import ConfigurationError
 from aegisops.features.batch import Attributes
 from aegisops.lake import Lake
@@ -44,14 +46,22 @@ class Platform:
     settings: Settings
     lake: Lake
     registry: ModelRegistry
+    engine: Engine = field(default_factory=LocalEngine)
 
     @classmethod
     def of(cls, settings: Settings) -> Platform:
         """The platform the settings describe."""
         artifacts = settings.data_dir.absolute() / "mlflow"
         return cls(
-            settings, Lake(settings.lake_root), ModelRegistry(settings.mlflow_uri, artifacts)
+            settings,
+            Lake(settings.lake_root),
+            ModelRegistry(settings.mlflow_uri, artifacts),
+            engine.of_settings(settings.engine),
         )
+
+    def with_engine(self, engine: Engine) -> Platform:
+        """The same platform whose jobs run elsewhere."""
+        return replace(self, engine=engine)
 
     def fleets(self, only: Iterable[str] = ()) -> list[Fleet]:
         """Classes that have machines, by name; `only` restricts them.

@@ -1,4 +1,5 @@
 import json
+from datetime import date, timedelta
 
 import dagster as dg
 import polars as pl
@@ -117,6 +118,32 @@ def test_a_tile_that_spans_midnight_keeps_the_readings_of_both_days(tmp_path):
         platform.lake.append(READINGS, frame(columns, "oven", 24 * day))
         build(platform)
     assert tables(platform)[0]["n"].sum() == 72
+    assert_a_full_build_changes_nothing(platform)
+
+
+def test_days_that_are_asked_for_are_made_again_and_what_is_new_stays_new(tmp_path):
+    platform = make_platform(tmp_path)
+    register(platform.lake)
+    readings, _ = press_history(cycles=200)
+    for day in range(3):
+        platform.lake.append(READINGS, readings.with_columns(pl.col("ts") + pl.duration(days=day)))
+    build(platform)
+    before = tables(platform)
+    first = date(1970, 1, 1)
+    for day in (1, 2):  # somebody spoiled two days; one of them is repaired
+        spoiled = before[0].filter(pl.col("date") == first + timedelta(days=day))
+        platform.lake.overwrite(
+            TILES, spoiled.with_columns(mean=0.0), f"date = '{first + timedelta(days=day)}'"
+        )
+    platform.lake.append(READINGS, readings.with_columns(pl.col("ts") + pl.duration(days=3)))
+    second = first + timedelta(days=1)
+    assert tiles.build(platform, days=(second, second)).days == (second,)
+    good = set(tables(platform)[0].filter(pl.col("mean") != 0)["date"])
+    assert good == {first, second}
+    build(platform)
+    assert max(tables(platform)[0]["date"]) == first + timedelta(days=3)
+    tiles.build(platform, days=(first, first + timedelta(days=9)))
+    features.build(platform)
     assert_a_full_build_changes_nothing(platform)
 
 
