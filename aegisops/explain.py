@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
 
-from aegisops.machines import Clock, FeatureSpec, MachineClass, Statistic
+from aegisops.machines import Clock, MachineClass, Statistic
 from aegisops.machines.model import US_PER_SECOND
 from aegisops.names import RiskLevel
 from aegisops.scoring import Bundle
@@ -173,10 +174,14 @@ def feature_title(machine_class: MachineClass, name: str) -> str:
     """Words for a model input, for example `vibration kurtosis over 1 h`."""
     if name in machine_class.attributes:
         return (machine_class.attributes[name].title or name).lower()
-    spec = next(s for s in machine_class.features if s.name == name)
-    channel = spec.channel.replace("_", " ")
-    window = "" if spec.window is None else duration(spec.window, machine_class.clock)
-    return _STATISTICS[spec.statistic].format(channel=channel, window=window)
+    spec = machine_class.feature_named[name]
+    return _title(spec.statistic, spec.channel, spec.window, machine_class.clock)
+
+
+@lru_cache(maxsize=4_096)
+def _title(statistic: Statistic, channel: str, window: int | None, clock: Clock) -> str:
+    span = "" if window is None else duration(window, clock)
+    return _STATISTICS[statistic].format(channel=channel.replace("_", " "), window=span)
 
 
 def duration(us: int, clock: Clock) -> str:
@@ -193,12 +198,13 @@ def duration(us: int, clock: Clock) -> str:
 def _reasons(
     bundle: Bundle, vector: npt.NDArray[np.float64], contributions: npt.NDArray[np.float64]
 ) -> tuple[Reason, ...]:
-    order = sorted(range(len(contributions)), key=lambda i: (-abs(contributions[i]), i))
+    parts: list[float] = contributions.tolist()
+    order = sorted(range(len(parts)), key=lambda i: (-abs(parts[i]), i))
     normals = bundle.normals
     return tuple(
-        _reason(bundle.machine_class, normals, bundle.vector[i], vector[i], contributions[i])
+        _reason(bundle.machine_class, normals, bundle.vector[i], float(vector[i]), parts[i])
         for i in order[:TOP]
-        if contributions[i] != 0
+        if parts[i] != 0
     )
 
 
@@ -247,9 +253,8 @@ def _failure_mode(
 
 def _mode_by_channel(machine_class: MachineClass, reasons: Sequence[Reason]) -> str | None:
     """First declared mode that the strongest possible reason's channel points to."""
-    channels: dict[str, FeatureSpec] = {s.name: s for s in machine_class.features}
     for reason in reasons:
-        spec = channels.get(reason.feature)
+        spec = machine_class.feature_named.get(reason.feature)
         for mode, declared in machine_class.failure_modes.items():
             if spec is not None and spec.channel in declared.channels:
                 return mode

@@ -301,12 +301,22 @@ class AsyncOnlineStore:
         return (await self.features_of([machine_id])).get(machine_id)
 
     async def features_of(self, machine_ids: Sequence[str]) -> dict[str, FeatureVector]:
-        """Current vectors of those that have one, read in one round trip."""
+        """Current vectors of those that have one, read in one round trip.
+
+        On a connection itself: the client's pipeline costs three times the processor time.
+        """
+        commands = [("HMGET", names.features_key(m), *_FEATURE_FIELDS) for m in machine_ids]
+        pool = self._redis.connection_pool
         with translated():
-            pipe = self._redis.pipeline(transaction=False)
-            for machine_id in machine_ids:
-                pipe.hmget(names.features_key(machine_id), _FEATURE_FIELDS)
-            replies = await pipe.execute()
+            connection = await pool.get_connection()
+            try:
+                await connection.send_packed_command(connection.pack_commands(commands))
+                replies = [await connection.read_response() for _ in commands]
+            except BaseException:
+                await connection.disconnect()  # replies may be under way that nobody waits for
+                raise
+            finally:
+                await pool.release(connection)
         return _decode_all(machine_ids, replies)
 
     async def aclose(self) -> None:

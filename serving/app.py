@@ -9,6 +9,7 @@ from typing import Any
 from fastapi import FastAPI
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
+from starlette.types import ASGIApp
 
 from aegisops import __version__
 from serving import problem
@@ -23,12 +24,37 @@ from serving.headers import SecurityHeaders
 from serving.limits import Limits
 from serving.routes import docs, feedback, machines, predict, system, telemetry
 from serving.service import Service
+from serving.short_cut import ShortCut
 
 API = "/api/v1"
 _DESCRIPTION = """Failure predictions for a machine fleet: calibrated, explained, audited.
 
 Every call needs `Authorization: Bearer <token>` (roles viewer < operator < engineer < admin; for
 development `aegisops token` mints one). Errors are RFC 9457 problem documents. Times are UTC."""
+
+
+class _Api(FastAPI):
+    """FastAPI behind the door: what is refused, or takes the short cut, never reaches it."""
+
+    def __init__(self, service: Service, **options: Any) -> None:  # noqa: ANN401 - FastAPI's
+        super().__init__(**options)
+        self.state.service = service
+        self.state.authenticator = service.authenticator
+
+    def build_middleware_stack(self) -> ASGIApp:
+        """Headers, then limits, then the short cut, then FastAPI's own."""
+        service: Service = self.state.service
+        api = service.settings.api
+        return SecurityHeaders(
+            Limits(
+                ShortCut(super().build_middleware_stack(), path=API + predict.PATH),
+                concurrency=api.concurrency,
+                queue=api.queue,
+                max_body=api.max_body_bytes,
+                unlimited=frozenset({API + telemetry.PATH}),
+                refused=lambda reason: service.metrics.refused.labels(reason).inc(),
+            )
+        )
 
 
 def create_app(service: Service) -> FastAPI:
@@ -40,32 +66,23 @@ def create_app(service: Service) -> FastAPI:
         yield
         await service.stop()
 
-    app = FastAPI(
+    app = _Api(
+        service,
         title="AegisOps API",
         version=__version__,
         description=_DESCRIPTION,
         docs_url=None,
         redoc_url=None,
+        # A redirect would repeat the Host header that the caller sent.
+        redirect_slashes=False,
         lifespan=lifespan,
     )
-    app.state.service = service
-    app.state.authenticator = service.authenticator
     problem.install(app)
     for module in (predict, machines, feedback, telemetry):
         app.include_router(module.router, prefix=API)
     app.include_router(system.api, prefix=API)
     app.include_router(system.probes)
     app.include_router(docs.router)
-    api = service.settings.api
-    app.add_middleware(
-        Limits,
-        concurrency=api.concurrency,
-        queue=api.queue,
-        max_body=api.max_body_bytes,
-        unlimited=frozenset({API + telemetry.PATH}),
-        refused=lambda reason: service.metrics.refused.labels(reason).inc(),
-    )
-    app.add_middleware(SecurityHeaders)
     _complete_openapi(app)
     return app
 

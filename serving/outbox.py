@@ -17,6 +17,7 @@ import uuid
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import islice, pairwise
 from pathlib import Path
 from typing import IO, Protocol
 
@@ -27,6 +28,9 @@ log = logging.getLogger(__name__)
 _SLOTS = 64
 _IN_FLIGHT = 5_000
 _BATCH = 500
+_IN_MEMORY = 5_000
+"""Newest records that are also kept in memory, so that they need not be read from the file again
+while Kafka keeps up."""
 
 
 class OutboxFull(Retryable):
@@ -78,7 +82,7 @@ class Outbox:
         self._last = row[1] or self._sent
         self._depth: int = row[2]
         self._in_flight: set[int] = set()
-        self._delivered: list[int] = []
+        self._newest: deque[tuple[int, Message]] = deque()
         self._reports: deque[tuple[int, Exception | None]] = deque()
         self.failure: str | None = None
         """Why the last delivery failed; None after one that succeeded."""
@@ -114,6 +118,9 @@ class Outbox:
             if self._db.in_transaction:
                 self._db.execute("ROLLBACK")
             raise OutboxFull(f"the outbox cannot be written: {error}; check the disk") from error
+        self._newest.extend(enumerate(messages, first))
+        if len(self._newest) > _IN_MEMORY:
+            self._newest.clear()
         self._last += len(messages)
         self._depth += len(messages)
 
@@ -124,19 +131,30 @@ class Outbox:
         room = min(_BATCH, _IN_FLIGHT - len(self._in_flight))
         if self._sent >= self._last or room <= 0:
             return
-        rows = self._db.execute(
-            "SELECT id, topic, key, value FROM outbox WHERE id > ? ORDER BY id LIMIT ?",
-            (self._sent, room),
-        ).fetchall()
-        for number, topic, key, value in rows:
+        for number, message in self._waiting(room):
             if number not in self._in_flight:
                 try:
-                    self._publisher.publish(topic, key, value, self._reporter(number))
+                    self._publisher.publish(
+                        message.topic, message.key, message.value, self._reporter(number)
+                    )
                 except Retryable as error:
                     self.failure = str(error)
                     return
                 self._in_flight.add(number)
             self._sent = number
+
+    def _waiting(self, most: int) -> list[tuple[int, Message]]:
+        """The next records to hand over, from memory when they are still there."""
+        newest = self._newest
+        while newest and newest[0][0] <= self._sent:
+            newest.popleft()
+        if newest and newest[0][0] == self._sent + 1:
+            return list(islice(newest, most))
+        rows = self._db.execute(
+            "SELECT id, topic, key, value FROM outbox WHERE id > ? ORDER BY id LIMIT ?",
+            (self._sent, most),
+        )
+        return [(number, Message(*parts)) for number, *parts in rows]
 
     def close(self) -> None:
         """Take the last reports and free the file; what was not delivered stays for the next."""
@@ -149,13 +167,13 @@ class Outbox:
         return lambda error: self._reports.append((number, error))
 
     def _take_reports(self) -> None:
-        delivered: list[tuple[int]] = []
+        delivered: list[int] = []
         failure: str | None = None
         while self._reports:
             number, error = self._reports.popleft()
             self._in_flight.discard(number)
             if error is None:
-                delivered.append((number,))
+                delivered.append(number)
             else:
                 failure = str(error)
                 self._sent = min(self._sent, number - 1)
@@ -165,9 +183,17 @@ class Outbox:
             self.failure = failure
         if delivered:
             self._db.execute("BEGIN IMMEDIATE")
-            self._db.executemany("DELETE FROM outbox WHERE id = ?", delivered)
+            self._db.executemany("DELETE FROM outbox WHERE id BETWEEN ? AND ?", _runs(delivered))
             self._db.execute("COMMIT")
             self._depth -= len(delivered)
+
+
+def _runs(numbers: list[int]) -> list[tuple[int, int]]:
+    """First and last of each run of consecutive numbers: mostly one, and one deletion."""
+    numbers.sort()
+    begins = [n for before, n in pairwise([numbers[0] - 2, *numbers]) if n != before + 1]
+    ends = [n for n, after in pairwise([*numbers, numbers[-1] + 2]) if after != n + 1]
+    return list(zip(begins, ends, strict=True))
 
 
 _SCHEMA = """

@@ -141,14 +141,19 @@ def _http(error: HTTPException) -> Problem:
     return Problem(name, str(error.detail), error.headers)
 
 
+def response(request: Request, error: Exception) -> Response:
+    """The HTTP answer to a request that failed; what nobody expected is logged with its trace."""
+    problem = of(error)
+    if problem.name == "internal":
+        log.error("%s %s failed", request.method, request.url.path, exc_info=error)
+    return problem.response(request.url.path)
+
+
 def install(app: FastAPI) -> None:
     """Answer every error of the app as a problem."""
 
     async def answer(request: Request, error: Exception) -> Response:
-        problem = of(error)
-        if problem.name == "internal":
-            log.error("%s %s failed", request.method, request.url.path, exc_info=error)
-        return problem.response(request.url.path)
+        return response(request, error)
 
     for kind in (
         Problem,

@@ -218,7 +218,12 @@ class MachineClass(_Frozen):
         """Names of the model's inputs, in order: features, then attributes."""
         return (*(spec.name for spec in self.features), *self.attributes)
 
-    @property
+    @cached_property
+    def feature_named(self) -> Mapping[str, FeatureSpec]:
+        """Features by name; attributes are not among them."""
+        return {spec.name: spec for spec in self.features}
+
+    @cached_property
     def feature_set(self) -> str:
         """Version of the vector's meaning, stored beside every vector."""
         return f"{self.name}@{self.version}"
@@ -235,10 +240,8 @@ class MachineClass(_Frozen):
 
     def unit_of(self, name: str) -> str:
         """Unit of a model input by name."""
-        for spec in self.features:
-            if spec.name == name:
-                return spec.unit
-        return self.attributes[name].unit
+        spec = self.feature_named.get(name)
+        return self.attributes[name].unit if spec is None else spec.unit
 
     def base_tile(self, channel: str) -> int:
         """Tile size stored in silver/tiles for this channel: the finest any window needs, in µs."""

@@ -36,12 +36,13 @@ from serving.service import Service
 
 router = APIRouter(tags=["predictions"])
 
+PATH = "/predict"
 CHUNK = 256
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 @router.post(
-    "/predict",
+    PATH,
     summary="Failure risk of one machine, explained",
     responses={
         200: {"model": Prediction, "content": {JSON: {"example": PREDICTION_EXAMPLE}}},
@@ -55,16 +56,21 @@ async def predict(request: Request, principal: Operator) -> Response:
     The answer names the rung that gave it (`served_by`). When the data does not carry an answer it
     abstains with the cause; no number is ever invented.
     """
+    return await answer(request, principal)
+
+
+async def answer(request: Request, principal: Principal) -> Response:
+    """The response to one question of an operator."""
     asked = await body_of(request, PredictRequest)
     service = service_of(request)
-    answer = await service.predictions.predict(
+    found = await service.predictions.predict(
         asked.machine_id,
         principal.subject,
         at=_at(asked.at),
         features=asked.features,
         may_see=lambda machine: principal.sees(machine.site, machine.area),
     )
-    return as_json(answer)
+    return as_json(found)
 
 
 @router.post(

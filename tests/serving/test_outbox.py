@@ -126,3 +126,37 @@ def test_two_processes_have_an_outbox_each(tmp_path: Path, broker: Broker) -> No
     assert (one.depth, two.depth) == (1, 0)
     one.close()
     two.close()
+
+
+def test_a_failed_record_is_sent_again_from_the_file_and_newer_ones_from_memory(
+    tmp_path: Path, broker: Broker
+) -> None:
+    outbox = Outbox(tmp_path, broker, 10)
+    outbox.append(messages(b"1", b"2"))
+    outbox.pump()
+    assert broker.report(ServiceUnavailable("away")) == [b"1", b"2"]
+    outbox.append(messages(b"3"))
+    outbox.pump()
+    assert broker.report() == [b"1", b"2", b"3"]
+    outbox.pump()
+    assert outbox.depth == 0
+    outbox.close()
+
+
+def test_more_records_than_memory_holds_go_out_in_order(
+    tmp_path: Path, broker: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("serving.outbox._IN_MEMORY", 3)
+    outbox = Outbox(tmp_path, broker, 100)
+    sent: list[bytes] = []
+    for i in range(10):
+        outbox.append(messages(b"%d" % i))
+        if i % 4 == 3:
+            outbox.pump()
+            sent += broker.report()
+    outbox.pump()
+    sent += broker.report()
+    outbox.pump()
+    assert sent == [b"%d" % i for i in range(10)]
+    assert outbox.depth == 0
+    outbox.close()
