@@ -204,13 +204,14 @@ def _writer_properties(table: Table) -> WriterProperties:
 def conform(table: Table, rows: Rows) -> pa.Table:
     """Rows with exactly the declared columns, types and order, sorted as the table wants.
 
-    A missing `date` is taken from `ts` (or `asked_at`, `scored_at`); any other missing column is an
-    error of the caller and raises `ValueError`.
+    A missing `date` is taken from `ts`, `asked_at`, `scored_at` or `changed_at`; any other missing
+    column is an error of the caller and raises `ValueError`.
     """
     frame = rows if isinstance(rows, pl.DataFrame) else pl.from_arrow(rows)
     assert isinstance(frame, pl.DataFrame)  # noqa: S101 - a Table never becomes a Series
     if "date" in table.columns and "date" not in frame.columns:
-        time = next(name for name in ("ts", "asked_at", "scored_at") if name in frame.columns)
+        times = ("ts", "asked_at", "scored_at", "changed_at")
+        time = next(name for name in times if name in frame.columns)
         frame = frame.with_columns(
             pl.col(time).cast(pl.Datetime("us", "UTC")).dt.date().alias("date")
         )

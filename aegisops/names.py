@@ -10,12 +10,14 @@ EVENTS_TOPIC = "aegis.events.v1"
 PREDICTIONS_TOPIC = "aegis.predictions.v1"
 FEEDBACK_TOPIC = "aegis.feedback.v1"
 SHADOW_SCORES_TOPIC = "aegis.shadow_scores.v1"
+ALARMS_TOPIC = "aegis.alarms.v1"
 TOPICS = (
     READINGS_TOPIC,
     EVENTS_TOPIC,
     PREDICTIONS_TOPIC,
     FEEDBACK_TOPIC,
     SHADOW_SCORES_TOPIC,
+    ALARMS_TOPIC,
 )
 PARTITIONS = 12
 LAKE_WRITER_APP = "aegis-lake-writer"
@@ -41,6 +43,7 @@ ML_TRAINING_SET = "ml/training_set"
 OPS_MODEL_DECISIONS = "ops/model_decisions"
 OPS_REPLAYS = "ops/replays"
 OPS_DRIFT = "ops/drift"
+OPS_ALARM_JOURNAL = "ops/alarm_journal"
 
 # --- Dagster assets that are not tables -------------------------------------------------------
 ML_FAILURE_MODEL = "ml/failure_model"
@@ -57,6 +60,7 @@ def subject(topic: str) -> str:
 # --- Redis ------------------------------------------------------------------------------------
 TELEMETRY_CHANNEL = "telemetry"  # one message per flush of the feature worker
 PREDICTIONS_CHANNEL = "telemetry:predictions"  # answered predictions, from every API process
+ALARMS_CHANNEL = "telemetry:alarms"  # every change of an alarm, with its state's write
 TELEMETRY_EPOCH_KEY = "telemetry:epoch"  # another value = Redis was emptied in between
 
 
@@ -89,6 +93,18 @@ LATEST_PREDICTIONS_KEY = "predictions:latest"  # hash: machine id → JSON of it
 def raw_key(machine_id: str) -> str:
     """Capped stream with the machine's last raw batches."""
     return f"raw:{machine_id}"
+
+
+# The braces keep all alarm keys in one slot of a Redis cluster.
+ALARM_STATES_KEY = "{alarms}:states"  # hash: alarm id → version and snapshot
+ALARMS_STANDING_KEY = "{alarms}:standing"  # set: ids of the alarms that are not normal
+ALARM_RAISES_KEY = "{alarms}:raises"  # sorted set of the last raises, by time
+ALARMS_PENDING_KEY = "{alarms}:pending"  # hash: journal records not yet in an outbox
+ALARM_ENGINE_KEY = "{alarms}:engine"  # the active engine's token
+ALARM_FENCE_KEY = "{alarms}:fence"  # counts engines that became active
+ALARMS_EPOCH_KEY = "{alarms}:epoch"  # there while the states are complete
+ALARM_SIGNALS_KEY = "{alarms}:signals"  # hash: what parts of the product say of themselves
+ALARM_NOTICES_KEY = "{alarms}:notices"  # hash: last notification of each alarm
 
 
 # --- Models -----------------------------------------------------------------------------------
@@ -172,6 +188,44 @@ class Outcome(StrEnum):
     UNKNOWN = "unknown"
 
 
+# --- Alarms (ISA-18.2) ----------------------------------------------------------------------
+class AlarmKind(StrEnum):
+    """An alarm asks for a response now; an advisory says what may come."""
+
+    ALARM = "alarm"
+    ADVISORY = "advisory"
+
+
+class AlarmState(StrEnum):
+    """States of an alarm."""
+
+    NORMAL = "normal"
+    UNACKNOWLEDGED = "unacknowledged"
+    ACKNOWLEDGED = "acknowledged"
+    RETURNED_UNACKNOWLEDGED = "returned_unacknowledged"
+    SHELVED = "shelved"
+    SUPPRESSED = "suppressed"  # by design: the machine's state explains it
+    OUT_OF_SERVICE = "out_of_service"
+
+
+class Transition(StrEnum):
+    """Kinds of row in ops/alarm_journal."""
+
+    RAISED = "raised"
+    RETURNED = "returned"
+    ACKNOWLEDGED = "acknowledged"
+    RE_ALARMED = "re_alarmed"
+    SHELVED = "shelved"
+    UNSHELVED = "unshelved"
+    SUPPRESSED = "suppressed"
+    UNSUPPRESSED = "unsuppressed"
+    TAKEN_OUT_OF_SERVICE = "taken_out_of_service"
+    RETURNED_TO_SERVICE = "returned_to_service"
+    OUTCOME_REPORTED = "outcome_reported"
+    REMOVED = "removed"  # its entry is gone from the master database
+
+
+# --- Dead letters ---------------------------------------------------------------------------
 class Reason(StrEnum):
     """Why a message or a reading went to bronze/dead_letters."""
 

@@ -85,6 +85,28 @@ class StreamSettings(BaseModel, frozen=True, extra="forbid"):
     """Prometheus ports; 0 = none."""
 
 
+class AlarmSettings(BaseModel, frozen=True, extra="forbid"):
+    """Alarm engine."""
+
+    evaluate_seconds: float = 1.0
+    """Interval of the limit and data alarms."""
+    risk_seconds: float = 60.0
+    """Interval of the full decision for every machine, for advisories; each is an audit record."""
+    lead_seconds: float = 5.0
+    """An engine that is silent for this long is replaced by another one."""
+    shelve_hours: float = 12.0
+    """Longest time an alarm may be shelved."""
+    port: int = 18103
+    """Probes and metrics of the engine; 0 = none."""
+    webhook_url: str = ""
+    """PagerDuty Events v2 address for notifications; empty = none."""
+    webhook_routing_key: SecretStr | None = None
+    webhook_routing_key_file: Path | None = None
+    """File with the routing key, instead of the variable."""
+    webhook_priority: int = Field(default=2, ge=1, le=4)
+    """Alarms of this priority and more urgent ones are notified."""
+
+
 class MlflowSettings(BaseModel, frozen=True, extra="forbid"):
     """Model registry; empty = sqlite and a folder under data_dir."""
 
@@ -133,6 +155,7 @@ class Settings(BaseSettings):
     registry: RegistrySettings = RegistrySettings()
     api: ApiSettings = ApiSettings()
     stream: StreamSettings = StreamSettings()
+    alarms: AlarmSettings = AlarmSettings()
     mlflow: MlflowSettings = MlflowSettings()
     dagster: DagsterSettings = DagsterSettings()
     engine: EngineSettings = EngineSettings()

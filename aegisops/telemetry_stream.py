@@ -22,7 +22,7 @@ from aegisops.settings import RedisSettings
 Inbox = Callable[[float], Awaitable[tuple[str, bytes] | None]]
 """Next (channel, message), or None when nothing came within that many seconds."""
 
-CHANNELS = (names.TELEMETRY_CHANNEL, names.PREDICTIONS_CHANNEL)
+CHANNELS = (names.TELEMETRY_CHANNEL, names.PREDICTIONS_CHANNEL, names.ALARMS_CHANNEL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +46,7 @@ class Entries:
 
 
 class TelemetryStream:
-    """Reads of the raw streams, and the two channels."""
+    """Reads of the raw streams, and the channels."""
 
     def __init__(self, client: Client) -> None:
         self._redis = client
@@ -104,7 +104,7 @@ class TelemetryStream:
 
     @asynccontextmanager
     async def listen(self) -> AsyncIterator[Inbox]:
-        """One subscription to both channels."""
+        """One subscription to all channels."""
         pubsub = self._redis.pubsub(ignore_subscribe_messages=True)
 
         async def get(seconds: float) -> tuple[str, bytes] | None:

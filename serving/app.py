@@ -12,7 +12,7 @@ from pydantic.json_schema import models_json_schema
 from starlette.types import ASGIApp
 
 from aegisops import __version__
-from serving import problem
+from serving import alarm_contract, problem
 from serving.contract import (
     BatchRequest,
     FeedbackRequest,
@@ -22,7 +22,7 @@ from serving.contract import (
 )
 from serving.headers import SecurityHeaders
 from serving.limits import Limits
-from serving.routes import docs, feedback, machines, predict, system, telemetry
+from serving.routes import alarms, docs, feedback, machines, predict, system, telemetry
 from serving.service import Service
 from serving.short_cut import ShortCut
 
@@ -78,7 +78,7 @@ def create_app(service: Service) -> FastAPI:
         lifespan=lifespan,
     )
     problem.install(app)
-    for module in (predict, machines, feedback, telemetry):
+    for module in (predict, machines, feedback, alarms, telemetry):
         app.include_router(module.router, prefix=API)
     app.include_router(system.api, prefix=API)
     app.include_router(system.probes)
@@ -100,6 +100,7 @@ def _complete_openapi(app: FastAPI) -> None:
                 FeedbackRequest,
                 ProblemDocument,
                 TelemetryRequest,
+                *alarm_contract.BODIES,
             ]
             _, definitions = models_json_schema(
                 [(model, "validation") for model in bodies],

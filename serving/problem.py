@@ -18,6 +18,7 @@ from pydantic import ValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
+from aegisops.alarms.lifecycle import IllegalTransition
 from aegisops.errors import AegisError, Permanent, Retryable, UnknownMachine
 from serving.outbox import OutboxFull
 
@@ -46,9 +47,16 @@ KINDS: dict[str, Kind] = {
     "unknown-machine": Kind(
         404, "Unknown machine", "Check the id; GET /api/v1/machines lists those you may see."
     ),
+    "unknown-alarm": Kind(404, "Unknown alarm", "GET /api/v1/alarms lists the alarms you may see."),
     "method-not-allowed": Kind(405, "Method not allowed", "Check the path against /openapi.json."),
     "idempotency-conflict": Kind(
         409, "Idempotency key used before", "Use a new key for a different report."
+    ),
+    "stale-version": Kind(
+        409, "Changed by somebody else", "Look at `current`, decide anew, send its version."
+    ),
+    "illegal-transition": Kind(
+        409, "Not possible in this state", "Look at `current`: its state does not allow that."
     ),
     "too-large": Kind(413, "Body too large", "Send fewer machines in one request."),
     "invalid": Kind(422, "Request does not fit the contract", "Correct the fields in `errors`."),
@@ -112,6 +120,8 @@ def of(error: Exception) -> Problem:  # noqa: PLR0911 - a table of error kinds
         return _invalid(error)
     if isinstance(error, HTTPException):
         return _http(error)
+    if isinstance(error, IllegalTransition):
+        return Problem("illegal-transition", str(error))
     if isinstance(error, OutboxFull):
         return Problem("audit-unavailable", str(error), {"Retry-After": "5"})
     if isinstance(error, Retryable):

@@ -16,13 +16,22 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from aegisops.alarm_store import AlarmStore
+from aegisops.alarms.master import MasterDatabase
 from aegisops.errors import AegisError, ServiceUnavailable
 from aegisops.latest_predictions import LatestPredictions
 from aegisops.machines import MachineClass, load_classes
-from aegisops.names import FEEDBACK_TOPIC, PREDICTIONS_TOPIC, SHADOW_SCORES_TOPIC, Alias
+from aegisops.names import (
+    ALARMS_TOPIC,
+    FEEDBACK_TOPIC,
+    PREDICTIONS_TOPIC,
+    SHADOW_SCORES_TOPIC,
+    Alias,
+)
 from aegisops.online_store import AsyncOnlineStore
 from aegisops.settings import Settings
 from aegisops.telemetry_stream import TelemetryStream
+from serving.alarms import AlarmDesk
 from serving.audit import Audit
 from serving.auth import Authenticator, make_verifier
 from serving.features import FeatureReader
@@ -70,6 +79,7 @@ class Service:
     audit: Audit
     shadow: ShadowScorer
     feedback: FeedbackBook
+    alarms: AlarmDesk
     predictions: PredictionService
     stream: TelemetryStream
     telemetry: Feed
@@ -118,6 +128,7 @@ class Service:
         await self.latest.aclose()
         await self.stream.aclose()
         await self.store.aclose()
+        await self.alarms.store.aclose()
         self.executor.shutdown(wait=False, cancel_futures=True)
 
     @property
@@ -262,6 +273,15 @@ def build(
         audit=audit,
         shadow=shadow,
         feedback=FeedbackBook(outbox, body_encoder(FEEDBACK_TOPIC)),
+        alarms=AlarmDesk(
+            AlarmStore.from_settings(settings.redis),
+            outbox,
+            body_encoder(ALARMS_TOPIC),
+            MasterDatabase(classes),
+            clock=clock,
+            shelve_hours=settings.alarms.shelve_hours,
+            outbox_capacity=settings.api.outbox_capacity,
+        ),
         predictions=predictions,
         stream=stream,
         telemetry=telemetry,

@@ -33,6 +33,7 @@ class Kind(StrEnum):
     READINGS = "readings"
     FEATURES = "features"
     PREDICTIONS = "predictions"
+    ALARMS = "alarms"
 
 
 @dataclass(frozen=True)
@@ -182,6 +183,16 @@ class Hub:
         self._groups.setdefault(made.machines, {})[made] = None
         return made
 
+    def publish_to_all(
+        self,
+        kind: Kind,
+        part: bytes,
+        **head: Any,  # noqa: ANN401 - JSON members
+    ) -> None:
+        """Send every client of the kind one part that belongs to no machine."""
+        body = _opening(kind, None, head) + b',"machines":[' + part + b"]}"
+        self.broadcast(Message(kind.value, body), kind)
+
     def publish(
         self,
         kind: Kind,
@@ -215,11 +226,12 @@ class Hub:
                 for subscription in list(members):
                     subscription.put(shared)
 
-    def broadcast(self, shared: Message) -> None:
-        """Send every client the same message."""
+    def broadcast(self, shared: Message, kind: Kind | None = None) -> None:
+        """Send every client the same message; with `kind`, those that asked for it."""
         for members in list(self._groups.values()):
             for subscription in list(members):
-                subscription.put(shared)
+                if kind is None or kind in subscription.kinds:
+                    subscription.put(shared)
 
     def close(self) -> None:
         """Tell every client that the API stops; no new one is taken."""

@@ -20,7 +20,7 @@ import orjson
 
 from aegisops.errors import ServiceUnavailable
 from aegisops.machines.model import US_PER_SECOND
-from aegisops.names import PREDICTIONS_CHANNEL
+from aegisops.names import ALARMS_CHANNEL, PREDICTIONS_CHANNEL
 from aegisops.online_store import RAW_TTL_SECONDS
 from aegisops.telemetry_stream import Entries, Inbox, Now
 from serving.prediction import iso
@@ -39,6 +39,7 @@ SLICE_MS = 30_000
 """A replay is read and sent in slices of this length: its memory does not grow with the span."""
 PENDING = 4_096
 """Predictions that wait to be announced; more are not."""
+_KINDS = {PREDICTIONS_CHANNEL: Kind.PREDICTIONS, ALARMS_CHANNEL: Kind.ALARMS}
 _POSITION = re.compile(r"([0-9]{1,15})-([0-9a-z]{1,32})")
 _ANNOUNCED = (
     "prediction_id",
@@ -134,11 +135,13 @@ class Feed:
         if not watched:
             return
         document = orjson.loads(content)
-        kind = Kind.PREDICTIONS if channel == PREDICTIONS_CHANNEL else Kind.FEATURES
+        kind = _KINDS.get(channel, Kind.FEATURES)
         parts: dict[str, list[bytes]] = {}
         for row in document["machines"]:
             if row["machine_id"] in watched:
                 parts.setdefault(row["machine_id"], []).append(orjson.dumps(row))
+            elif not row["machine_id"]:  # of the product's own parts: everybody's
+                self.hub.publish_to_all(kind, orjson.dumps(row), published_at=iso(document["at"]))
         self.hub.publish(
             kind,
             {machine_id: b",".join(rows) for machine_id, rows in parts.items()},

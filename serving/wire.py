@@ -10,14 +10,20 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from aegisops.errors import ServiceUnavailable
-from aegisops.names import FEEDBACK_TOPIC, PREDICTIONS_TOPIC, SHADOW_SCORES_TOPIC, subject
+from aegisops.names import (
+    ALARMS_TOPIC,
+    FEEDBACK_TOPIC,
+    PREDICTIONS_TOPIC,
+    SHADOW_SCORES_TOPIC,
+    subject,
+)
 from aegisops.schemas import avro
 
 if TYPE_CHECKING:
     from aegisops.bus import Producer
     from aegisops.schema_registry import SchemaRegistry
 
-TOPICS = (PREDICTIONS_TOPIC, FEEDBACK_TOPIC, SHADOW_SCORES_TOPIC)
+TOPICS = (PREDICTIONS_TOPIC, FEEDBACK_TOPIC, SHADOW_SCORES_TOPIC, ALARMS_TOPIC)
 
 
 def body_encoder(topic: str) -> Callable[[Mapping[str, Any]], bytes]:

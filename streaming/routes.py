@@ -15,6 +15,7 @@ from aegisops import names, quality
 from aegisops.names import Reason
 from aegisops.quality import Counters, Fleet, Judged, Limits
 from aegisops.schemas.tables import (
+    ALARM_JOURNAL,
     EVENTS,
     FEEDBACK,
     PREDICTIONS,
@@ -103,6 +104,9 @@ ROUTES: Mapping[str, Route] = {
     names.FEEDBACK_TOPIC: Route(_feedback, ((FEEDBACK, _good("ts")),)),
     names.SHADOW_SCORES_TOPIC: Route(
         _own("scored_at"), ((SHADOW_SCORES, _good("scored_at")),), time="scored_at"
+    ),
+    names.ALARMS_TOPIC: Route(
+        _own("changed_at"), ((ALARM_JOURNAL, _good("changed_at")),), time="changed_at"
     ),
 }
 

@@ -1,40 +1,23 @@
 """What a machine class may declare, validated. Reading files is the loader's work.
 
-Every position on a machine's clock is one int64. On the `time` clock it is microseconds since
-1970-01-01 UTC. On the `cycles` clock one cycle counts as one second after 1970-01-01, so that
-tables, tiles and windows are the same code for both; durations are then written `30c`.
+Alarm entries are in `alarms`, positions on a machine's clock in `durations`.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from enum import StrEnum
 from functools import cached_property
-from typing import Annotated, Self
+from typing import Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-US_PER_SECOND = 1_000_000
-US_PER_HOUR = 3_600 * US_PER_SECOND
-_UNITS = {"us": 1, "ms": 1_000, "s": US_PER_SECOND, "m": 60 * US_PER_SECOND, "h": US_PER_HOUR}
-_UNITS |= {"d": 24 * US_PER_HOUR, "c": US_PER_SECOND}
-_DURATION = re.compile(r"^(\d+(?:\.\d+)?)(us|ms|s|m|h|d|c)$")
+from aegisops.machines.alarms import AlarmDefinition, AlarmSource, StateRule
+from aegisops.machines.durations import US_PER_HOUR as US_PER_HOUR  # noqa: PLC0414 - known here
+from aegisops.machines.durations import US_PER_SECOND as US_PER_SECOND  # noqa: PLC0414
+from aegisops.machines.durations import Duration, parse_duration
+
 _NAME = r"^[a-z][a-z0-9_]*$"
-
-
-def parse_duration(text: str | int) -> int:
-    """Microseconds of `10s`, `5m`, `24h`, `7d` or, on a cycle clock, `30c` (1 cycle = 1 s)."""
-    if isinstance(text, int):
-        return text
-    match = _DURATION.match(text)
-    if not match:
-        raise ValueError(f"{text!r} is not a duration; write 10s, 5m, 24h, 7d or 30c (cycles)")
-    return round(float(match[1]) * _UNITS[match[2]])
-
-
-Duration = Annotated[int, BeforeValidator(parse_duration)]
-"""Microseconds on the class's clock, declared as text such as `24h`."""
 
 
 class _Frozen(BaseModel):
@@ -184,6 +167,10 @@ class MachineClass(_Frozen):
     """Channel or event to statistics: `rms_1h`, `count_24h`, `time_since`, `cumulative`."""
     failure_modes: dict[str, FailureMode]
     thresholds: tuple[Threshold, ...] = ()
+    states: dict[str, StateRule] = {}
+    """States of the machine that alarms may be suppressed in, such as `stopped`."""
+    alarms: tuple[AlarmDefinition, ...] = ()
+    """The class's part of the master alarm database; no entry, no alarm."""
     costs: Costs = Costs()
 
     @model_validator(mode="after")
@@ -198,7 +185,30 @@ class MachineClass(_Frozen):
         clash = set(self.channels) & set(self.events)
         if clash:
             raise ValueError(f"events: {sorted(clash)} are channels too; choose other names")
+        for state, told in self.states.items():
+            if told.feature not in names:
+                raise ValueError(f"states.{state}: {told.feature!r} is not a feature")
+        seen: set[str] = set()
+        for entry in self.alarms:
+            self._check_alarm(entry, names)
+            if entry.id in seen:
+                raise ValueError(f"alarms: two entries are called {entry.id!r}")
+            seen.add(entry.id)
         return self
+
+    def _check_alarm(self, entry: AlarmDefinition, features: list[str]) -> None:
+        where = f"alarms.{entry.id}"
+        if entry.source is AlarmSource.SYSTEM:
+            raise ValueError(f"{where}: a system alarm belongs to no machine class")
+        if entry.feature is not None and entry.feature not in features:
+            raise ValueError(f"{where}: {entry.feature!r} is not a feature of {self.name}")
+        if entry.channel is not None and entry.channel not in self.channels:
+            raise ValueError(f"{where}: no channel {entry.channel!r} is declared")
+        if entry.failure_mode is not None and entry.failure_mode not in self.failure_modes:
+            raise ValueError(f"{where}: no failure mode {entry.failure_mode!r} is declared")
+        unknown = sorted(set(entry.suppressed_in) - set(self.states))
+        if unknown:
+            raise ValueError(f"{where}: suppressed_in names no declared state: {unknown}")
 
     @cached_property
     def features(self) -> tuple[FeatureSpec, ...]:

@@ -36,6 +36,7 @@ _FILES = {
     names.PREDICTIONS_TOPIC: "predictions.avsc",
     names.FEEDBACK_TOPIC: "feedback.avsc",
     names.SHADOW_SCORES_TOPIC: "shadow_scores.avsc",
+    names.ALARMS_TOPIC: "alarms.avsc",
 }
 
 WriterSchema = Callable[[int], str]

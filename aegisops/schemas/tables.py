@@ -356,6 +356,41 @@ DRIFT = Table(
     keys=("run_id", "machine_class", "kind", "feature"),
 )
 
+ALARM_JOURNAL = Table(
+    name=names.OPS_ALARM_JOURNAL,
+    doc="Append-only journal of alarms: a row per transition, with the state it led to.",
+    columns={
+        "journal_id": Column(pa.string(), "alarm id and version; a repeat has the same"),
+        "alarm_id": Column(pa.string(), "id of the definition's alarm on the machine"),
+        "version": Column(pa.int64(), "rises with every transition of the alarm", low=1),
+        "changed_at": Column(TIMESTAMP, "when the transition happened"),
+        "transition": Column(pa.string(), "raised | returned | acknowledged | shelved | …"),
+        "state": Column(pa.string(), "state after it, see docs/alarms.md"),
+        "kind": Column(pa.string(), "alarm | advisory"),
+        "priority": Column(pa.int32(), "1 = act at once … 4", low=1, high=4),
+        "definition_id": Column(pa.string(), "entry of the master alarm database"),
+        "revision": Column(pa.int32(), "revision of the entry", low=0),
+        "machine_id": Column(pa.string(), "machine; empty for the product's own parts"),
+        "machine_class": Column(pa.string(), "class; empty for the product's own parts"),
+        "site": Column(pa.string(), "plant"),
+        "area": Column(pa.string(), "area of the plant"),
+        "cause_group": Column(pa.string(), "what alarms of one cause have in common"),
+        "is_first_out": Column(pa.bool_(), "no other alarm of its group stood when it was raised"),
+        "occurrence": Column(pa.int64(), "how often the alarm had been raised", low=0),
+        "subject": Column(pa.string(), "token subject, or alarm-engine; never a personal name"),
+        "reason": Column(pa.string(), "why, or the comment; empty if none"),
+        "value": Column(pa.float64(), "value that raised it", nullable=True),
+        "setpoint": Column(pa.float64(), "limit at that time", nullable=True),
+        "prediction_id": Column(pa.string(), "prediction behind an advisory", nullable=True),
+        "snapshot": Column(pa.string(), "JSON of the alarm's whole state after the transition"),
+        "date": _DATE,
+        **_source(),
+    },
+    keys=("journal_id",),
+    partition_by=("date",),
+    order=("alarm_id", "version"),
+)
+
 TABLES: dict[str, Table] = {
     table.name: table
     for table in (
@@ -374,5 +409,6 @@ TABLES: dict[str, Table] = {
         MODEL_DECISIONS,
         REPLAYS,
         DRIFT,
+        ALARM_JOURNAL,
     )
 }
