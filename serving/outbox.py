@@ -177,6 +177,7 @@ class Outbox:
             else:
                 failure = str(error)
                 self._sent = min(self._sent, number - 1)
+                self._newest.clear()  # only the file knows which of them were delivered
         if failure is not None and self.failure is None:
             log.error("records are not delivered and will be sent again: %s", failure)
         if failure is not None or delivered:
