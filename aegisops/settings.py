@@ -66,7 +66,8 @@ class ApiSettings(BaseModel, frozen=True, extra="forbid"):
     """Machines in one live-telemetry subscription."""
     telemetry_queue: int = 64
     """Messages that wait for a slow client before it misses some."""
-    telemetry_heartbeat_seconds: float = 5.0
+    telemetry_heartbeat_seconds: float = 2.0
+    """A console that hears nothing for this and 2 s more says that it lost the connection."""
 
 
 class StreamSettings(BaseModel, frozen=True, extra="forbid"):

@@ -1,0 +1,1 @@
+export function AdvisoriesPage() { return null; }

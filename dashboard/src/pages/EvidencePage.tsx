@@ -1,0 +1,1 @@
+export function EvidencePage() { return null; }

@@ -1,0 +1,1 @@
+export function HandoverPage() { return null; }

@@ -1,0 +1,1 @@
+export function KpiPage() { return null; }
