@@ -1,8 +1,8 @@
 /// <reference types="vitest/config" />
 import { defineConfig } from "vite";
 
-// `npm run dev` beside a running API: AEGIS_API=http://127.0.0.1:18000 npm run dev
-const api = process.env["AEGIS_API"] ?? "http://127.0.0.1:18000";
+// `npm run dev` beside a running API: CONSOLE_API=http://127.0.0.1:18000 npm run dev
+const api = process.env["CONSOLE_API"] ?? "http://127.0.0.1:18000";
 
 export default defineConfig({
   build: {
