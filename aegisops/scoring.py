@@ -2,8 +2,9 @@
 
 A bundle is a folder with manifest.json, failure.ubj (the booster of any failure), if there are
 failure modes modes.ubj (one output per mode), and, unless healthy rows were too few, anomaly.npz
-(the forest that stands in for the boosters). Whether the folder may be trusted is `signing`'s
-question, not asked here.
+(the forest that stands in for the boosters), and, unless failures were too few, life.ubj (the
+booster of remaining life). Whether the folder may be trusted is `signing`'s question, not asked
+here.
 
 The calibrated probability is a function of the failure booster's margin alone, and the
 contributions are that booster's exact TreeSHAP values (Lundberg et al. 2018), so the explanation
@@ -24,9 +25,10 @@ import numpy as np
 import numpy.typing as npt
 import xgboost as xgb
 
-from aegisops import anomaly
+from aegisops import anomaly, remaining_life
 from aegisops.errors import BadInput, UntrustedBundle
 from aegisops.machines import MachineClass
+from aegisops.remaining_life import LIFE_BOOSTER
 
 Floats = npt.NDArray[np.float64]
 
@@ -46,6 +48,7 @@ class Bundle:
     failure: xgb.Booster
     mode_booster: xgb.Booster | None
     forest: anomaly.Forest | None = None
+    life: remaining_life.Life | None = None
 
     @cached_property
     def machine_class(self) -> MachineClass:
@@ -120,6 +123,8 @@ class Scores:
     """[n, k] probability that this mode fails within the horizon; uncalibrated, for ranking."""
     margin: Floats
     """[n] log-odds before calibration."""
+    remaining_life: remaining_life.Estimate | None
+    """[n] hours left; None when the bundle has no model of it."""
 
 
 def bundle_digest(directory: Path) -> str:
@@ -142,6 +147,9 @@ def load_bundle(directory: Path | str, nthread: int = 1) -> Bundle:
         failure = _booster(directory / FAILURE_BOOSTER, nthread)
         has_modes = (directory / MODES_BOOSTER).exists()
         modes = _booster(directory / MODES_BOOSTER, nthread) if has_modes else None
+        # Bundles from before the forest and the remaining life do not declare them.
+        has_life = "remaining_life" in manifest
+        lives = _booster(directory / LIFE_BOOSTER, nthread) if has_life else None
     except (OSError, ValueError, xgb.core.XGBoostError) as error:
         raise UntrustedBundle(
             f"{directory}: not a readable model bundle ({error}); export the model again"
@@ -153,13 +161,15 @@ def load_bundle(directory: Path | str, nthread: int = 1) -> Bundle:
         )
     # xgboost does not check names of plain arrays: a manifest in another order would score
     # silently wrong numbers.
-    for booster in filter(None, (failure, modes)):
+    for booster in filter(None, (failure, modes, lives)):
         if booster.feature_names != manifest["vector"]:
             raise UntrustedBundle(f"{directory}: booster and manifest disagree on the inputs")
-    forest = None
-    if "anomaly" in manifest:  # bundles from before the forest do not declare one
+    forest = life = None
+    if "anomaly" in manifest:
         forest = anomaly.load(directory / ANOMALY_FOREST, len(manifest["vector"]))
-    return Bundle(directory, bundle_digest(directory), manifest, failure, modes, forest)
+    if lives is not None:
+        life = remaining_life.load(lives, manifest["remaining_life"])
+    return Bundle(directory, bundle_digest(directory), manifest, failure, modes, forest, life)
 
 
 def _booster(path: Path, nthread: int) -> xgb.Booster:
@@ -180,7 +190,7 @@ def score(bundle: Bundle, vectors: npt.ArrayLike) -> Scores:
             "vector_shape",
             f"vectors of shape {data.shape}; {bundle.feature_set} has {len(bundle.vector)} inputs",
         )
-    # One matrix for all three calls: making one costs as much as the trees of a single row. The
+    # One matrix for all calls: making one costs as much as the trees of a single row. The
     # names were checked at load; checking them per request costs more than the trees.
     matrix = xgb.DMatrix(data, nthread=1)
     raw = bundle.failure.predict(matrix, output_margin=True, validate_features=False)
@@ -193,6 +203,7 @@ def score(bundle: Bundle, vectors: npt.ArrayLike) -> Scores:
         bias=parts[:, -1],
         mode_probability=_mode_probability(bundle, matrix),
         margin=margin,
+        remaining_life=_remaining_life(bundle, matrix),
     )
 
 
@@ -218,3 +229,9 @@ def _mode_probability(bundle: Bundle, matrix: xgb.DMatrix) -> Floats:
         return np.zeros((rows, 0))
     raw = bundle.mode_booster.predict(matrix, validate_features=False)
     return np.asarray(raw, dtype=np.float64).reshape(rows, len(bundle.modes))
+
+
+def _remaining_life(bundle: Bundle, matrix: xgb.DMatrix) -> remaining_life.Estimate | None:
+    if bundle.life is None:
+        return None
+    return remaining_life.estimate(bundle.life, remaining_life.scores(bundle.life, matrix))

@@ -173,6 +173,15 @@ class Model(BaseModel):
     digest: str
 
 
+class RemainingLife(BaseModel):
+    """How long until the machine fails if nobody intervenes; in hours (cycles on a cycle clock)."""
+
+    hours: float = Field(description="Half of the machines that looked like this failed earlier.")
+    low: float
+    high: float
+    coverage: float = Field(description="Share of such lives between low and high.", examples=[0.9])
+
+
 class Prediction(BaseModel):
     """A decision about one machine, with its reasons."""
 
@@ -190,6 +199,9 @@ class Prediction(BaseModel):
     )
     risk: RiskLevel
     failure_mode: FailureMode | None
+    remaining_life: RemainingLife | None = Field(
+        description="Only from the production model, and null where the machine shows no trend."
+    )
     explanation: str
     contributions: list[Contribution]
     limit_violations: list[LimitViolation]
@@ -292,6 +304,7 @@ PREDICTION_EXAMPLE = {
         "title": "Front bearing wear",
         "share": 0.79,
     },
+    "remaining_life": {"hours": 6.5, "low": 0.9, "high": 18.4, "coverage": 0.9},
     "explanation": "Failure risk within 24 h is 83 %: vibration RMS over 1 h is 6.2 m/s² "
     "(normal 1.8–3.1), mostly pointing to front bearing wear.",
     "contributions": [

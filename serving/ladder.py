@@ -55,6 +55,7 @@ class Judgement:
     signal: Signal
     probability: float | None = None
     failure_mode: dict[str, Any] | None = None
+    remaining_life: dict[str, float] | None = None
     contributions: list[dict[str, Any]] = field(default_factory=list)
     violations: list[dict[str, Any]] = field(default_factory=list)
     action: dict[str, Any] | None = None
@@ -195,11 +196,26 @@ def _explained(
             "title": found.failure_mode_title,
             "share": found.mode_probability,
         }
+    judgement.remaining_life = _remaining_life(bundle, scores, i)
     if found.action is not None:
         judgement.action = {"text": found.action, "procedure": found.procedure}
     elif limits.violations:
         _, judgement.action = _mode(machine_class, limits.failure_mode)
     return judgement
+
+
+def _remaining_life(
+    bundle: scoring.Bundle, scores: scoring.Scores, i: int
+) -> dict[str, float] | None:
+    life, said = bundle.life, scores.remaining_life
+    if life is None or said is None or not math.isfinite(said.median[i]):
+        return None
+    return {
+        "hours": round(float(said.median[i]), 2),
+        "low": round(float(said.low[i]), 2),
+        "high": round(float(said.high[i]), 2),
+        "coverage": life.coverage,
+    }
 
 
 def _by_anomaly(

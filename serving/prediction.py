@@ -236,6 +236,7 @@ def _render(case: Case, judgement: Judgement, identity: str, seconds: float) -> 
         "probability": judgement.probability,
         "risk": judgement.risk.value,
         "failure_mode": judgement.failure_mode,
+        "remaining_life": judgement.remaining_life,
         "explanation": judgement.explanation,
         "contributions": judgement.contributions,
         "limit_violations": judgement.violations,

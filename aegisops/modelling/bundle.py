@@ -14,11 +14,13 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from aegisops import anomaly
+from aegisops import anomaly, remaining_life
 from aegisops.errors import Permanent
 from aegisops.modelling.anomaly import AnomalyModel
+from aegisops.modelling.remaining_life import LifeModel
 from aegisops.modelling.training import Model
 from aegisops.names import model_name
+from aegisops.remaining_life import LIFE_BOOSTER
 from aegisops.scoring import (
     ANOMALY_FOREST,
     FAILURE_BOOSTER,
@@ -38,6 +40,7 @@ def write(
     data_versions: Mapping[str, int] | None = None,
     metrics: Mapping[str, Any] | None = None,
     anomaly_model: AnomalyModel | None = None,
+    life_model: LifeModel | None = None,
 ) -> str:
     """Write the bundle as `directory` in one rename; returns its digest.
 
@@ -49,6 +52,7 @@ def write(
         data_versions: Delta table → version the rows came from.
         metrics: figures to carry along; NaN becomes null.
         anomaly_model: the forest that answers when the booster cannot.
+        life_model: the model of the remaining life.
 
     Raises `Permanent` when `directory` already holds another bundle.
     """
@@ -67,6 +71,10 @@ def write(
         if anomaly_model is not None:
             content["anomaly"] = anomaly_model.about
             anomaly.save(anomaly_model.forest, draft / ANOMALY_FOREST)
+        if life_model is not None:
+            life = life_model.life
+            content["remaining_life"] = remaining_life.about(life) | life_model.about
+            (draft / LIFE_BOOSTER).write_bytes(life.booster.save_raw("ubj"))
         text = json.dumps(
             _finite(content), sort_keys=True, indent=1, ensure_ascii=False, allow_nan=False
         )

@@ -20,7 +20,9 @@ from typing import Final
 import polars as pl
 
 from aegisops.machines import MachineClass
-from aegisops.names import EventType, Outcome
+from aegisops.modelling import history
+from aegisops.modelling.history import EVENT_COLUMNS, FEEDBACK_COLUMNS, nearest, select
+from aegisops.names import Outcome
 
 FAILURE: Final = "failure"
 SURVIVED: Final = "survived"
@@ -37,15 +39,6 @@ PROVENANCES: Final = (
     str(Outcome.CONFIRMED),
     str(Outcome.SENSOR_FAULT),
 )
-
-_KEY = "_key"
-_EVENT_COLUMNS = {"machine_id": pl.String, "ts": pl.Int64, "type": pl.String, "code": pl.String}
-_FEEDBACK_COLUMNS = {
-    "machine_id": pl.String,
-    "ts": pl.Int64,
-    "outcome": pl.String,
-    "failure_mode": pl.String,
-}
 
 
 def label_rows(
@@ -73,24 +66,27 @@ def label_rows(
     Returns:
         machine_id, machine_class, ts (int µs), horizon_us, label (0, 1 or null), failure_modes,
         hours_to_failure (cycles on a cycle clock; to the next known failure, however far),
-        provenance.
+        hours_followed (to that failure, to work that may have prevented it, or to the end of the
+        machine's record, whichever came first), provenance.
     """
     horizon = machine_class.horizon if horizon is None else horizon
-    rows = _select(features, {"machine_id": pl.String, "ts": pl.Int64}).sort("machine_id", "ts")
-    events = _select(events, _EVENT_COLUMNS)
-    said = _select(feedback, _FEEDBACK_COLUMNS)
+    rows = select(features, {"machine_id": pl.String, "ts": pl.Int64}).sort("machine_id", "ts")
+    events = select(events, EVENT_COLUMNS)
+    said = select(feedback, FEEDBACK_COLUMNS)
     if observed_until is not None:
         events = events.filter(pl.col("ts") <= observed_until)
-    failures = _failures(events, said)
+    failures = history.failures(events, said)
     rows = _next_failures(rows, failures, horizon)
+    rows = history.record_end(rows, events, observed_until)
     rows = _outcome(rows, horizon, machine_class)
     if censor:
-        rows = _end_of_data(rows, events, horizon, observed_until)
+        rows = _end_of_data(rows, horizon)
         if machine_class.censor_on_maintenance:
             rows = _maintenance(rows, events, failures, horizon, machine_class)
         rows = _feedback(rows, said, horizon)
         rows = _down(rows, events, failures, horizon, machine_class)
         rows = _sensor_fault(rows, said, machine_class)
+    rows = _followed(rows, machine_class)
     return rows.select(
         "machine_id",
         pl.lit(machine_class.name).alias("machine_class"),
@@ -102,53 +98,17 @@ def label_rows(
         .otherwise(pl.lit([], pl.List(pl.String)))
         .alias("failure_modes"),
         "hours_to_failure",
+        "hours_followed",
         "provenance",
-    )
-
-
-def _select(frame: pl.DataFrame | None, columns: dict[str, type[pl.DataType]]) -> pl.DataFrame:
-    if frame is None:
-        return pl.DataFrame(schema=columns)
-    return frame.select(pl.col(name).cast(kind) for name, kind in columns.items())
-
-
-def _failures(events: pl.DataFrame, said: pl.DataFrame) -> pl.DataFrame:
-    """machine_id, ts, code of failures: recorded ones, and alerts confirmed by people."""
-    recorded = events.filter(pl.col("type") == EventType.FAILURE).select("machine_id", "ts", "code")
-    confirmed = said.filter(pl.col("outcome") == Outcome.CONFIRMED).select(
-        "machine_id", "ts", pl.col("failure_mode").fill_null("").alias("code")
-    )
-    return pl.concat([recorded, confirmed]).unique().sort("ts", "machine_id", "code")
-
-
-def _nearest(
-    rows: pl.DataFrame, points: pl.DataFrame, name: str, *, after: bool, strict: bool = True
-) -> pl.DataFrame:
-    """Column `name`: time of the machine's next (or last) point, strictly after (before) ts."""
-    shift = (1 if after else -1) if strict else 0
-    keyed = points.select("machine_id", pl.col("ts").alias(_KEY), pl.col("ts").alias(name))
-    # join_asof on unsorted sides returns nulls with only a warning: both are sorted here.
-    return (
-        rows.with_columns((pl.col("ts") + shift).alias(_KEY))
-        .sort(_KEY)
-        .join_asof(
-            keyed.unique().sort(_KEY),
-            on=_KEY,
-            by="machine_id",
-            strategy="forward" if after else "backward",
-            check_sortedness=False,
-        )
-        .drop(_KEY)
-        .sort("machine_id", "ts")
     )
 
 
 def _next_failures(rows: pl.DataFrame, failures: pl.DataFrame, horizon: int) -> pl.DataFrame:
     """Columns next_failure and failure_modes (all modes that fail within the horizon)."""
-    rows = _nearest(rows, failures, "next_failure", after=True)
+    rows = nearest(rows, failures, "next_failure", after=True)
     modes = sorted(set(failures["code"].to_list()) - {""})
     for mode in modes:
-        rows = _nearest(rows, failures.filter(pl.col("code") == mode), f"_{mode}", after=True)
+        rows = nearest(rows, failures.filter(pl.col("code") == mode), f"_{mode}", after=True)
     within = [
         pl.when(pl.col(f"_{m}") - pl.col("ts") <= horizon).then(pl.lit(m, pl.String)) for m in modes
     ]
@@ -165,6 +125,18 @@ def _outcome(rows: pl.DataFrame, horizon: int, machine_class: MachineClass) -> p
     )
 
 
+def _followed(rows: pl.DataFrame, machine_class: MachineClass) -> pl.DataFrame:
+    """Column hours_followed; `record_end` is by now the end of what the row can be judged by."""
+    until = pl.min_horizontal("record_end", "next_failure")
+    hours = (until - pl.col("ts")) / machine_class.hour
+    return rows.with_columns(hours.alias("hours_followed"))
+
+
+def _followed_to(rows: pl.DataFrame, point: str) -> pl.DataFrame:
+    """Nothing after `point` can be told from the row: people changed the machine there."""
+    return rows.with_columns(pl.min_horizontal("record_end", point).alias("record_end"))
+
+
 def _null(rows: pl.DataFrame, condition: pl.Expr, provenance: str) -> pl.DataFrame:
     return _set(rows, condition, None, provenance)
 
@@ -179,48 +151,9 @@ def _set(
     )
 
 
-def _end_of_data(
-    rows: pl.DataFrame, events: pl.DataFrame, horizon: int, observed_until: int | None
-) -> pl.DataFrame:
-    """Follow-up of a machine ends at its last feature row or event, at latest `observed_until`."""
-    seen = pl.concat([rows.select("machine_id", "ts"), events.select("machine_id", "ts")])
-    end = seen.group_by("machine_id").agg(pl.col("ts").max().alias("_end"))
-    if observed_until is not None:
-        end = end.with_columns(pl.min_horizontal("_end", pl.lit(observed_until)))
-    rows = rows.join(end, on="machine_id", how="left", maintain_order="left")
-    open_ended = (pl.col("label") == 0) & (pl.col("ts") + horizon > pl.col("_end"))
-    return _null(rows, open_ended, END_OF_DATA).drop("_end")
-
-
-def _repairs(
-    events: pl.DataFrame, failures: pl.DataFrame, horizon: int, machine_class: MachineClass
-) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """Maintenance frames (repairs with column `failed` = time of their failure, other work).
-
-    Work is the repair of the machine's last failure when it happens at or within one horizon after
-    it and is of the failed mode, or of no particular mode.
-    """
-    work = events.filter(pl.col("type") == EventType.MAINTENANCE).select("machine_id", "ts", "code")
-    matched = work.sort("ts").join_asof(
-        failures.select("machine_id", "ts", pl.col("ts").alias("failed")).unique().sort("ts"),
-        on="ts",
-        by="machine_id",
-        strategy="backward",
-        check_sortedness=False,
-    )
-    same = matched.join(
-        failures.select("machine_id", pl.col("ts").alias("failed"), "code").with_columns(
-            pl.lit(value=True).alias("_same")
-        ),
-        on=["machine_id", "failed", "code"],
-        how="left",
-    )
-    general = ~pl.col("code").is_in(list(machine_class.failure_modes))
-    is_repair = ((pl.col("ts") - pl.col("failed")) <= horizon) & (
-        general | pl.col("_same").fill_null(value=False)
-    )
-    same = same.with_columns(is_repair.fill_null(value=False).alias("_repair"))
-    return same.filter("_repair"), same.filter(~pl.col("_repair"))
+def _end_of_data(rows: pl.DataFrame, horizon: int) -> pl.DataFrame:
+    open_ended = (pl.col("label") == 0) & (pl.col("ts") + horizon > pl.col("record_end"))
+    return _null(rows, open_ended, END_OF_DATA)
 
 
 def _maintenance(
@@ -234,12 +167,12 @@ def _maintenance(
 
     A failure after preventive work tells nothing about what the work prevented.
     """
-    _, other = _repairs(events, failures, horizon, machine_class)
-    rows = _nearest(rows, other, "_work", after=True)
+    _, other = history.repairs(events, failures, horizon, machine_class)
+    rows = nearest(rows, other, "_work", after=True)
     hidden = (pl.col("_work") - pl.col("ts") <= horizon) & (
         pl.col("next_failure").is_null() | (pl.col("_work") < pl.col("next_failure"))
     )
-    return _null(rows, hidden, MAINTENANCE).drop("_work")
+    return _followed_to(_null(rows, hidden, MAINTENANCE), "_work").drop("_work")
 
 
 def _feedback(rows: pl.DataFrame, said: pl.DataFrame, horizon: int) -> pl.DataFrame:
@@ -253,7 +186,7 @@ def _feedback(rows: pl.DataFrame, said: pl.DataFrame, horizon: int) -> pl.DataFr
         points = said.filter(pl.col("outcome") == outcome)
         if points.is_empty():
             continue
-        rows = _nearest(rows, points, "_said", after=True, strict=False)
+        rows = nearest(rows, points, "_said", after=True, strict=False)
         about = pl.col("_said") - pl.col("ts") <= horizon
         fails_first = (pl.col("next_failure") <= pl.col("_said")).fill_null(value=False)
         if outcome is Outcome.FALSE_ALARM:
@@ -262,7 +195,7 @@ def _feedback(rows: pl.DataFrame, said: pl.DataFrame, horizon: int) -> pl.DataFr
         elif outcome is Outcome.CONFIRMED:
             rows = _set(rows, about & (pl.col("label") == 1), 1, str(outcome))
         else:
-            rows = _null(rows, about & ~fails_first, str(outcome))
+            rows = _followed_to(_null(rows, about & ~fails_first, str(outcome)), "_said")
         rows = rows.drop("_said")
     return rows
 
@@ -275,8 +208,8 @@ def _down(
     machine_class: MachineClass,
 ) -> pl.DataFrame:
     """Rows from a failure to before its repair describe a broken machine, not a coming failure."""
-    repairs, _ = _repairs(events, failures, horizon, machine_class)
-    rows = _nearest(rows, repairs, "_repaired", after=True)
+    repairs, _ = history.repairs(events, failures, horizon, machine_class)
+    rows = nearest(rows, repairs, "_repaired", after=True)
     spans = repairs.group_by("machine_id", "ts").agg(pl.col("failed").min())
     rows = rows.join(
         spans.rename({"ts": "_repaired", "failed": "_failed"}),
@@ -295,8 +228,8 @@ def _sensor_fault(
     if points.is_empty():
         return rows
     reach = machine_class.lateness
-    rows = _nearest(rows, points, "_later", after=True, strict=False)
-    rows = _nearest(rows, points, "_earlier", after=False, strict=False)
+    rows = nearest(rows, points, "_later", after=True, strict=False)
+    rows = nearest(rows, points, "_earlier", after=False, strict=False)
     near = ((pl.col("_later") - pl.col("ts")) <= reach).fill_null(value=False) | (
         (pl.col("ts") - pl.col("_earlier")) <= reach
     ).fill_null(value=False)

@@ -24,8 +24,8 @@ Ints = npt.NDArray[np.int64]
 def labelled(features: pl.DataFrame, labels: pl.DataFrame) -> pl.DataFrame:
     """Rows of gold/features with a known outcome in gold/labels.
 
-    Returns machine_id, ts (int µs), vector, label, failure_modes, hours_to_failure, sorted by
-    machine and time.
+    Returns machine_id, ts (int µs), vector, label, failure_modes, hours_to_failure, hours_followed,
+    sorted by machine and time.
     """
     known = labels.filter(pl.col("label").is_not_null()).select(
         pl.col("machine_id").cast(pl.String),
@@ -33,6 +33,7 @@ def labelled(features: pl.DataFrame, labels: pl.DataFrame) -> pl.DataFrame:
         "label",
         "failure_modes",
         "hours_to_failure",
+        "hours_followed",
     )
     return (
         features.select(pl.col("machine_id").cast(pl.String), pl.col("ts").cast(pl.Int64), "vector")

@@ -274,6 +274,9 @@ LABELS = Table(
         "label": Column(pa.int8(), "1 fails within the horizon, 0 does not; null censored", True),
         "failure_modes": Column(pa.list_(pa.string()), "modes that fail within the horizon"),
         "hours_to_failure": Column(pa.float64(), "to the next failure, if any", nullable=True),
+        "hours_followed": Column(
+            pa.float64(), "to that failure, to work that hides it, or to the record's end"
+        ),
         "provenance": Column(pa.string(), "why: failure | survived | end_of_data | maintenance…"),
         "date": _DATE,
     },
@@ -293,6 +296,9 @@ TRAINING_SET = Table(
         "label": Column(pa.int8(), "1 fails within the horizon, 0 does not", low=0, high=1),
         "failure_modes": Column(pa.list_(pa.string()), "modes that fail within the horizon"),
         "hours_to_failure": Column(pa.float64(), "to the next failure, if any", nullable=True),
+        "hours_followed": Column(
+            pa.float64(), "to that failure, to work that hides it, or to the record's end"
+        ),
         "fold": Column(pa.string(), "train | calibrate | test"),
     },
     keys=("machine_id", "ts"),

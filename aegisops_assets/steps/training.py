@@ -14,8 +14,9 @@ import polars as pl
 
 from aegisops import signing
 from aegisops.machines.model import US_PER_SECOND
-from aegisops.modelling import anomaly, bundle, split, training
+from aegisops.modelling import anomaly, bundle, remaining_life, split, training
 from aegisops.modelling.anomaly import AnomalyModel
+from aegisops.modelling.remaining_life import LifeModel
 from aegisops.modelling.rows import labelled
 from aegisops.modelling.training import Progress
 from aegisops.registry import Version
@@ -131,10 +132,12 @@ def train(
         model = training.fit(
             rows, fleet.machine_class, horizon=horizon, recipe=recipe, progress=progress
         )
-        forest = anomaly.fit(rows, fleet.machine_class, horizon=horizon, seed=model.recipe.seed)
+        seed = model.recipe.seed
+        forest = anomaly.fit(rows, fleet.machine_class, horizon=horizon, seed=seed)
+        life = remaining_life.fit(rows, fleet.machine_class, horizon=horizon, seed=seed)
         newest = datetime.fromtimestamp(int(rows["ts"].to_numpy().max()) // US_PER_SECOND, UTC)
         versions = _data_versions(platform, fleet)
-        version = f"{newest:%Y%m%d}-{_fingerprint(rows, model, forest, versions)}"
+        version = f"{newest:%Y%m%d}-{_fingerprint(rows, model, forest, life, versions)}"
         folder = platform.bundle_dir(fleet.machine_class.name, version)
         digest = bundle.write(
             model,
@@ -144,8 +147,9 @@ def train(
             data_versions=versions,
             metrics=model.training,
             anomaly_model=forest,
+            life_model=life,
         )
-        made.append(_register(platform, fleet, folder, digest, model, forest=forest))
+        made.append(_register(platform, fleet, folder, digest, model, forest=forest, life=life))
     return made
 
 
@@ -157,6 +161,7 @@ def _register(
     model: training.Model,
     *,
     forest: AnomalyModel | None,
+    life: LifeModel | None,
 ) -> Candidate:
     name, keys = fleet.machine_class.name, platform.keys()
     signing.sign(folder, keys.private)
@@ -166,6 +171,8 @@ def _register(
     figures = dict(model.training)
     if forest is not None:
         figures |= {f"anomaly_{k}": forest.about[k] for k in ("unseen_pr_auc", "unseen_roc_auc")}
+    if life is not None:
+        figures |= {f"remaining_life_{k}": v for k, v in life.about["unseen"].items()}
     if registered is None:
         registered = platform.registry.register(
             name,
@@ -208,6 +215,7 @@ def _fingerprint(
     rows: pl.DataFrame,
     model: training.Model,
     forest: AnomalyModel | None,
+    life: LifeModel | None,
     data_versions: dict[str, int],
 ) -> str:
     whole = hashlib.sha256(rows.hash_rows(seed=0).to_numpy().tobytes())
@@ -217,6 +225,7 @@ def _fingerprint(
         "horizon": model.horizon,
         "data_versions": data_versions,
         "anomaly": None if forest is None else {k: forest.about[k] for k in ("trees", "samples")},
+        "life": None if life is None else {k: life.about[k] for k in ("reach_horizons", "rounds")},
     }
     whole.update(json.dumps(settings, sort_keys=True).encode())
     return whole.hexdigest()[:12]

@@ -6,7 +6,7 @@ import pytest
 
 from aegisops.machines import MachineClass
 from aegisops.machines.model import US_PER_HOUR
-from aegisops.modelling import anomaly, bundle
+from aegisops.modelling import anomaly, bundle, remaining_life
 from aegisops.modelling.labels import label_rows
 from aegisops.modelling.rows import labelled
 from aegisops.modelling.split import folds
@@ -127,6 +127,17 @@ def bundle_dir(model, tmp_path_factory):
 def forest_bundle_dir(model, anomaly_model, tmp_path_factory):
     folder = tmp_path_factory.mktemp("bundles") / "pump" / "2" / "bundle"
     return write_pump_bundle(model, folder, anomaly_model=anomaly_model)
+
+
+@pytest.fixture(scope="session")
+def life_model(pump_class, training_rows):
+    return remaining_life.fit(training_rows, pump_class)
+
+
+@pytest.fixture(scope="session")
+def life_bundle_dir(model, life_model, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("bundles") / "pump" / "3" / "bundle"
+    return write_pump_bundle(model, folder, life_model=life_model)
 
 
 def write_pump_bundle(model, folder, **more):

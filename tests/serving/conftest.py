@@ -69,6 +69,7 @@ def write_bundle(
     trees: int = 20,
     *,
     forest: bool = False,
+    life: bool = False,
 ) -> Path:
     """A signed bundle whose risk follows vibration RMS; not yet promoted."""
     folder = settings.bundles_dir / machine_class.name / version / "bundle"
@@ -82,6 +83,8 @@ def write_bundle(
     shutil.copytree(template, folder)
     if forest:
         _add_forest(folder, machine_class)
+    if life:
+        _add_life(folder, machine_class)
     signing.sign(folder, signing.ensure_keys(settings.keys_dir).private)
     return folder
 
@@ -122,6 +125,24 @@ def _train(folder: Path, machine_class: MachineClass, version: str, trees: int) 
     }
     (folder / "manifest.json").write_text(json.dumps(manifest))
     return folder
+
+
+def _add_life(folder: Path, machine_class: MachineClass) -> None:
+    """Vibration shortens the life, and a calm machine shows no trend."""
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(600, len(machine_class.vector))).astype(np.float32)
+    rms = machine_class.vector.index("vibration_rms_1h")
+    x[:, rms] = rng.uniform(1, 10, 600)
+    hours = np.exp(5 - 0.4 * x[:, rms])
+    data = xgb.DMatrix(x, feature_names=list(machine_class.vector))
+    data.set_float_info("label_lower_bound", hours)
+    data.set_float_info("label_upper_bound", hours)
+    params = {"objective": "survival:aft", "max_depth": 3, "nthread": 1}
+    xgb.train(params, data, 30).save_model(folder / "life.ubj")
+    knots = {"score": [1, 3], "low": [1, 10], "median": [3, 20], "high": [9, 40]}
+    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest["remaining_life"] = knots | {"trend_below": 3.0, "coverage": 0.9}
+    (folder / "manifest.json").write_text(json.dumps(manifest))
 
 
 def _add_forest(folder: Path, machine_class: MachineClass) -> None:
