@@ -197,7 +197,10 @@ def _writer_properties(table: Table) -> WriterProperties:
     plain = ColumnProperties(dictionary_enabled=False)
     measured = {n: plain for n, c in table.columns.items() if pa.types.is_floating(c.type)}
     return WriterProperties(
-        compression="ZSTD", compression_level=1, column_properties=measured or None
+        compression="ZSTD",
+        compression_level=1,
+        max_row_group_size=table.row_group,
+        column_properties=measured or None,
     )
 
 

@@ -50,6 +50,8 @@ class ApiSettings(BaseModel, frozen=True, extra="forbid"):
     max_body_bytes: int = 4 * 1024 * 1024
     lake_budget_seconds: float = 2.0
     """Longest time an answer waits for features computed from the lake."""
+    console_budget_seconds: float = 10.0
+    """Longest time one read of the lake for the console may take."""
     outbox_capacity: int = 200_000
     """Audit records that may wait for Kafka; beyond it the API refuses to predict."""
     model_poll_seconds: float = 1.0

@@ -12,12 +12,14 @@ import polars as pl
 from aegisops.schemas.tables import EVENTS, READINGS, TILES, WAVEFORMS, Table
 from aegisops_assets.drift import drift_job, due, retrain_config
 from aegisops_assets.keys import key
-from aegisops_assets.lakehouse import BRONZE, features, labels, tiles
+from aegisops_assets.lakehouse import BRONZE, features, hourly, labels, tiles
 from aegisops_assets.models import failure_model, production, training_set, validation
 from aegisops_assets.steps.platform import Platform
 
 build_features = dg.define_asset_job(
-    "build_features", [tiles, features, labels], description="bronze → tiles, features, labels"
+    "build_features",
+    [tiles, features, labels, hourly],
+    description="bronze → tiles, features, labels, hourly summaries",
 )
 _RETRAINED = [training_set, failure_model, validation, production]
 train_and_promote = dg.define_asset_job(
@@ -27,7 +29,7 @@ train_and_promote = dg.define_asset_job(
 )
 everything = dg.define_asset_job(
     "everything",
-    [tiles, features, labels, training_set, failure_model, validation, production],
+    [tiles, features, labels, hourly, training_set, failure_model, validation, production],
     description="the whole way, from bronze to a promoted model",
 )
 JOBS = (build_features, train_and_promote, everything, drift_job)

@@ -11,6 +11,7 @@ ASSETS: tuple[dg.AssetSpec | dg.AssetsDefinition, ...] = (
     lakehouse.tiles,
     lakehouse.features,
     lakehouse.labels,
+    lakehouse.hourly,
     models.training_set,
     models.failure_model,
     models.validation,

@@ -11,6 +11,7 @@ from aegisops.schemas.tables import (
     EVENTS,
     FEATURES,
     FEEDBACK,
+    HOURLY,
     LABELS,
     MACHINES,
     PREDICTIONS,
@@ -117,6 +118,27 @@ def features(
     written = step.build(platform, full=config.full, classes=config.classes)
     yield _written(FEATURES.name, written)
     yield from checks.run(platform, FEATURES)
+
+
+@dg.asset(
+    key=key(HOURLY.name),
+    deps=[key(TILES.name), key(FEATURES.name), key(PREDICTIONS.name)],
+    group_name="gold",
+    kinds={"polars", "deltalake"},
+    owners=OWNERS,
+    description=HOURLY.doc,
+    metadata=table_metadata(HOURLY),
+    check_specs=checks.specs(HOURLY),
+    code_version="1",
+)
+def hourly(
+    config: Selection, platform: dg.ResourceParam[Platform]
+) -> Iterator[dg.MaterializeResult[Any] | dg.AssetCheckResult]:
+    """Hours of channels, features and risks, of the days that changed."""
+    from aegisops_assets.steps import hourly as step
+
+    yield _written(HOURLY.name, step.build(platform, full=config.full))
+    yield from checks.run(platform, HOURLY)
 
 
 @dg.asset(

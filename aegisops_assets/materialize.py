@@ -25,7 +25,7 @@ from aegisops_assets.automation import JOBS
 from aegisops_assets.definitions import build_definitions
 from aegisops_assets.steps.platform import Platform
 
-_REBUILT = {"silver__tiles", "gold__features"}
+_REBUILT = {"silver__tiles", "gold__features", "gold__hourly"}
 _LABELS = "gold__labels"
 _WITHOUT_MLFLOW = {"build_features", "drift"}
 

@@ -22,7 +22,7 @@ from serving.contract import (
 )
 from serving.headers import SecurityHeaders
 from serving.limits import Limits
-from serving.routes import alarms, docs, feedback, machines, predict, system, telemetry
+from serving.routes import alarms, docs, feedback, history, machines, predict, system, telemetry
 from serving.service import Service
 from serving.short_cut import ShortCut
 
@@ -78,7 +78,7 @@ def create_app(service: Service) -> FastAPI:
         lifespan=lifespan,
     )
     problem.install(app)
-    for module in (predict, machines, feedback, alarms, telemetry):
+    for module in (predict, machines, history, feedback, alarms, telemetry):
         app.include_router(module.router, prefix=API)
     app.include_router(system.api, prefix=API)
     app.include_router(system.probes)

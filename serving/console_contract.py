@@ -5,8 +5,9 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Literal
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field
 
+from aegisops.machines import Clock
 from aegisops.names import RiskLevel, Rung
 from serving.contract import DataQuality
 from serving.vectors import Cause
@@ -99,4 +100,71 @@ class Sites(BaseModel):
     sites: list[Site]
     machine_classes: list[str]
     owners: list[str]
+    as_of: datetime
+
+
+# --- history --------------------------------------------------------------------------------------
+
+Values = list[float | None]
+
+
+class Gap(BaseModel):
+    """A stretch without any value."""
+
+    model_config = ConfigDict(populate_by_name=True)
+
+    begin: datetime = Field(alias="from")
+    end: datetime = Field(alias="to")
+
+
+class History(BaseModel):
+    """One series in buckets of equal width: entry i covers `from` + i × `bucket_seconds`.
+
+    null = no good value in the bucket.
+    """
+
+    model_config = ConfigDict(populate_by_name=True)
+
+    machine_id: str
+    kind: Literal["channel", "feature", "risk"]
+    name: str
+    unit: str
+    clock: Clock = Field(description="On a `cycles` clock one cycle counts as one second.")
+    begin: datetime = Field(alias="from")
+    end: datetime = Field(alias="to")
+    bucket_seconds: float
+    buckets: int
+    mean: Values
+    min: Values
+    max: Values
+    rms: Values | None = Field(description="Of waveforms only.")
+    count: list[int] = Field(description="Good values.")
+    bad_share: Values = Field(
+        description="Share of values of bad or uncertain quality; for a risk, of answers without "
+        "a probability. null = nothing arrived."
+    )
+    gaps: list[Gap] = Field(description="Two or more empty buckets in a row.")
+    as_of: datetime
+
+
+class HappenedEvent(BaseModel):
+    """Something that happened to a machine."""
+
+    at: datetime
+    source: Literal["event", "feedback", "alarm"]
+    type: str = Field(examples=["maintenance"])
+    code: str = Field(examples=["bearing_wear"])
+    detail: str = Field(description="Free text; the prediction of a feedback.")
+
+
+class MachineEvents(BaseModel):
+    """Maintenance, failures, error codes and feedback, oldest first."""
+
+    model_config = ConfigDict(populate_by_name=True)
+
+    machine_id: str
+    begin: datetime = Field(alias="from")
+    end: datetime = Field(alias="to")
+    events: list[HappenedEvent]
+    is_truncated: bool = Field(description="There are more; the newest are given.")
     as_of: datetime

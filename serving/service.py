@@ -38,6 +38,7 @@ from serving.features import FeatureReader
 from serving.feedback import FeedbackBook
 from serving.ladder import Ladder
 from serving.lake_features import LakeFeatures
+from serving.lake_reads import LakeReads
 from serving.latest import LatestBook
 from serving.metrics import Metrics
 from serving.model_slot import ModelSlots
@@ -84,6 +85,7 @@ class Service:
     stream: TelemetryStream
     telemetry: Feed
     latest: LatestBook
+    lake_reads: LakeReads
     authenticator: Authenticator
     metrics: Metrics
     executor: ThreadPoolExecutor
@@ -129,6 +131,7 @@ class Service:
         await self.stream.aclose()
         await self.store.aclose()
         await self.alarms.store.aclose()
+        self.lake_reads.close()
         self.executor.shutdown(wait=False, cancel_futures=True)
 
     @property
@@ -286,6 +289,7 @@ def build(
         stream=stream,
         telemetry=telemetry,
         latest=latest,
+        lake_reads=LakeReads(lambda: _lake(settings), settings.api.console_budget_seconds),
         authenticator=Authenticator(make_verifier(settings), clock),
         metrics=metrics,
         executor=executor,
