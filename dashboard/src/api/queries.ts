@@ -75,27 +75,61 @@ export interface Span {
   to: number;
 }
 
-export const history = (machineId: string, series: readonly string[], span: Span, points: number, live: number | false) =>
+export interface SeriesName {
+  kind: "channel" | "feature" | "risk";
+  name: string;
+}
+
+const isoSpan = (span: Span) => ({
+  from: new Date(span.from * 1_000).toISOString(),
+  to: new Date(span.to * 1_000).toISOString(),
+});
+
+/** One curve. The API answers in buckets, so a year costs about what an hour does. */
+export const history = (machineId: string, of: SeriesName, span: Span, points: number) =>
   queryOptions({
-    queryKey: ["history", machineId, series, span, points],
+    queryKey: ["history", machineId, of, span, points],
     queryFn: ({ signal }) =>
       answer(
         api.GET("/api/v1/machines/{machine_id}/history", {
           params: {
             path: { machine_id: machineId },
             query: {
-              series: [...series],
-              from: new Date(span.from * 1_000).toISOString(),
-              to: new Date(span.to * 1_000).toISOString(),
+              ...(of.kind === "channel" ? { channel: of.name } : of.kind === "feature" ? { feature: of.name } : { risk: true }),
+              ...isoSpan(span),
               points,
             },
           },
           signal,
         }),
       ),
-    refetchInterval: live,
+    // A span that has been left is soon forgotten: while following now there is a new one each time.
+    gcTime: 15_000,
+    staleTime: 30_000,
     placeholderData: keepPreviousData,
-    staleTime: 5_000,
+  });
+
+export const machineEvents = (machineId: string, span: Span) =>
+  queryOptions({
+    queryKey: ["events", machineId, span],
+    queryFn: ({ signal }) =>
+      answer(
+        api.GET("/api/v1/machines/{machine_id}/events", {
+          params: { path: { machine_id: machineId }, query: isoSpan(span) },
+          signal,
+        }),
+      ),
+    gcTime: 15_000,
+    staleTime: 30_000,
+    placeholderData: keepPreviousData,
+  });
+
+export const health = (machineId: string) =>
+  queryOptions({
+    queryKey: ["health", machineId],
+    queryFn: ({ signal }) =>
+      answer(api.GET("/api/v1/health/{machine_id}", { params: { path: { machine_id: machineId } }, signal })),
+    refetchInterval: every(5_000),
   });
 
 export const machinePredictions = (machineId: string, limit = 50) =>
@@ -124,14 +158,25 @@ export const prediction = (predictionId: string) =>
     staleTime: 60_000,
   });
 
-const ALARMS = ["alarms"] as const;
+const ALARMS = { alarm: ["alarms", "alarm"], advisory: ["alarms", "advisory"] } as const;
 
-export const alarms = () =>
+const alarmList = (kind: "alarm" | "advisory") =>
   queryOptions({
-    queryKey: ALARMS,
-    queryFn: ({ signal }) => answer(api.GET("/api/v1/alarms", { params: { query: {} }, signal })),
+    queryKey: ALARMS[kind],
+    queryFn: ({ signal }) => answer(api.GET("/api/v1/alarms", { params: { query: { kind } }, signal })) as Promise<AlarmList>,
     refetchInterval: every(10_000),
     structuralSharing: (before, after) => newest(before as AlarmList | undefined, after as AlarmList),
+  });
+
+export const alarms = () => alarmList("alarm");
+export const advisories = () => alarmList("advisory");
+
+export const alarmJournal = (machineId?: string) =>
+  queryOptions({
+    queryKey: ["alarm-journal", machineId],
+    queryFn: ({ signal }) =>
+      answer(api.GET("/api/v1/alarms/journal", { params: { query: machineId ? { machine_id: machineId } : {} }, signal })),
+    refetchInterval: every(10_000),
   });
 
 export const alarmKpi = (span: Span) =>
@@ -184,17 +229,26 @@ export const drift = (machineClass: string) =>
     staleTime: 60_000,
   });
 
+/** The report as HTML text; shown only inside a frame that may do nothing. */
+export const driftReport = (machineClass: string) =>
+  queryOptions({
+    queryKey: ["drift-report", machineClass],
+    queryFn: ({ signal }) =>
+      answer<string>(
+        (api.GET as unknown as (p: string, o: object) => Promise<{ data?: string; response: Response }>)(
+          `/api/v1/models/${encodeURIComponent(machineClass)}/drift/report`,
+          { parseAs: "text", signal },
+        ),
+      ),
+    staleTime: 600_000,
+  });
+
 export const systemStatus = () =>
   queryOptions({
     queryKey: ["system"],
     queryFn: ({ signal }) => answer(api.GET("/api/v1/system/status", { signal })),
     refetchInterval: every(5_000),
   });
-
-const isoSpan = (span: Span) => ({
-  from: new Date(span.from * 1_000).toISOString(),
-  to: new Date(span.to * 1_000).toISOString(),
-});
 
 // --- What people do ---------------------------------------------------------------------------
 
@@ -212,35 +266,44 @@ export async function act(alarm: Alarm, action: AlarmAction): Promise<void> {
   switch (action.kind) {
     case "acknowledge": {
       const comment = action.comment ? { comment: action.comment } : {};
-      mergeLiveAlarms([await answer(api.POST("/api/v1/alarms/{alarm_id}/acknowledge", { params, body: { version, ...comment } }))]);
+      changedTo(await answer(api.POST("/api/v1/alarms/{alarm_id}/acknowledge", { params, body: { version, ...comment } })));
       break;
     }
     case "shelve": {
       const body = { version, reason: action.reason, minutes: action.minutes };
-      mergeLiveAlarms([await answer(api.POST("/api/v1/alarms/{alarm_id}/shelve", { params, body }))]);
+      changedTo(await answer(api.POST("/api/v1/alarms/{alarm_id}/shelve", { params, body })));
       break;
     }
     case "unshelve":
-      mergeLiveAlarms([await answer(api.POST("/api/v1/alarms/{alarm_id}/unshelve", { params, body: { version } }))]);
+      changedTo(await answer(api.POST("/api/v1/alarms/{alarm_id}/unshelve", { params, body: { version } })));
       break;
     case "out-of-service":
-      mergeLiveAlarms([await answer(api.POST("/api/v1/alarms/{alarm_id}/out-of-service", { params, body: { version, reason: action.reason } }))]);
+      changedTo(await answer(api.POST("/api/v1/alarms/{alarm_id}/out-of-service", { params, body: { version, reason: action.reason } })));
       break;
     case "return-to-service":
-      mergeLiveAlarms([await answer(api.POST("/api/v1/alarms/{alarm_id}/return-to-service", { params, body: { version } }))]);
+      changedTo(await answer(api.POST("/api/v1/alarms/{alarm_id}/return-to-service", { params, body: { version } })));
       break;
   }
 }
 
-export interface Report {
-  machine_id: string;
-  prediction_id: string;
-  outcome: Outcome;
-  failure_mode?: string | null;
-  idempotency_key: string;
-}
+const changedTo = (alarm: unknown): void => mergeLiveAlarms([alarm as Alarm]);
 
-export const reportOutcome = (report: Report) => answer(api.POST("/api/v1/feedback", { body: report }));
+/** What became of a machine's prediction or alarm. */
+export const reportOutcome = (
+  about: { machineId: string; predictionId: string | null; alarmId?: string | null },
+  outcome: Outcome,
+  key: string,
+) =>
+  answer(
+    api.POST("/api/v1/feedback", {
+      body: {
+        machine_id: about.machineId,
+        prediction_id: about.predictionId ?? "",
+        outcome,
+        idempotency_key: key,
+      },
+    }),
+  );
 
 export interface Draft {
   machine_id: string;
@@ -293,8 +356,13 @@ export async function download(path: string, name: string): Promise<void> {
 
 /** Put changed alarms in their place; an older version never replaces a newer one. */
 export function mergeLiveAlarms(changed: readonly Alarm[]): void {
-  if (changed.length === 0) return;
-  queryClient.setQueryData<AlarmList>(ALARMS, (known) => known && { ...known, alarms: merged(known.alarms, changed) });
+  for (const kind of ["alarm", "advisory"] as const) {
+    const mine = changed.filter((alarm) => alarm.kind === kind);
+    if (mine.length === 0) continue;
+    queryClient.setQueryData<AlarmList>(ALARMS[kind], (known) => known && { ...known, alarms: merged(known.alarms, mine) });
+  }
+  // Groups and first-outs of a flood are the API's to say.
+  if (changed.length > 0) void queryClient.invalidateQueries({ queryKey: ALARMS.alarm, refetchType: "active" });
 }
 
 export function merged(known: readonly Alarm[], changed: readonly Alarm[]): Alarm[] {

@@ -6,6 +6,7 @@ type Schemas = components["schemas"];
 
 export type FleetMachine = Schemas["FleetMachine"] & { indicators?: Indicator[] };
 export type Fleet = Omit<Schemas["FleetPage"], "machines"> & { machines: FleetMachine[] };
+export type Health = Schemas["Health"];
 export type Sites = Schemas["Sites"];
 
 export type Risk = "normal" | "elevated" | "high" | "unknown";
@@ -50,33 +51,48 @@ export interface Alarm {
   definition_id: string;
   kind: "alarm" | "advisory";
   machine_id: string;
+  machine_class: string;
   site: string;
   area: string;
-  owner: string;
   priority: Priority;
   state: AlarmState;
+  title: string;
   cause: string;
   consequence: string;
   response: string;
   procedure: string | null;
   time_to_respond_s: number | null;
+  owner: string;
+  detail: string;
   value: number | null;
   unit: string;
   setpoint: number | null;
+  is_active: boolean;
+  is_chattering: boolean;
+  occurrence: number;
   raised_at: string | null;
   returned_at: string | null;
   acknowledged_at: string | null;
   acknowledged_by: string | null;
+  comment: string | null;
   shelved_until: string | null;
+  shelved_by: string | null;
   shelve_reason: string | null;
+  suppressed_by: string | null;
+  out_of_service_by: string | null;
+  out_of_service_reason: string | null;
   first_out: boolean;
-  group: string | null;
+  group: string;
   prediction_id: string | null;
+  outcome: Outcome | null;
+  changed_at: string | null;
   version: number;
 }
 
 export interface FloodGroup {
   cause: string;
+  site: string;
+  area: string;
   first_out: string;
   count: number;
   alarm_ids: string[];
@@ -84,43 +100,37 @@ export interface FloodGroup {
 
 export interface AlarmList {
   alarms: Alarm[];
-  flood: { active: boolean; since: string | null; groups: FloodGroup[] };
+  flood: { active: boolean; since: string | null; raised_last_10_min: number; groups: FloodGroup[] };
+  engine: { is_active: boolean };
   as_of: string;
 }
 
-export interface SeriesData {
-  name: string;
-  title: string;
-  unit: string;
-  kind: "channel" | "feature" | "risk";
-  normal: { low: number; median: number; high: number } | null;
-  limits: { warning: number; alarm: number } | null;
-  t: number[];
-  min: (number | null)[];
-  mean: (number | null)[];
-  max: (number | null)[];
-  bad: (number | null)[];
-  n: number[];
-  served_by?: (Rung | null)[];
-}
-
-export interface HistoryEvent {
-  at: string;
-  until: string | null;
-  type: string;
-  code: string;
-  title: string;
-  priority: Priority | null;
-  ref: string | null;
-}
-
-export interface History {
+/** One series in buckets of equal width: entry i covers `from` + i × `bucket_seconds`. */
+export interface Series {
   machine_id: string;
+  kind: "channel" | "feature" | "risk";
+  name: string;
+  unit: string;
   from: string;
   to: string;
   bucket_seconds: number;
-  series: SeriesData[];
-  events: HistoryEvent[];
+  buckets: number;
+  mean: (number | null)[];
+  min: (number | null)[];
+  max: (number | null)[];
+  rms: (number | null)[] | null;
+  count: number[];
+  bad_share: (number | null)[];
+  gaps: { from: string; to: string }[];
+  as_of: string;
+}
+
+export interface HappenedEvent {
+  at: string;
+  source: "event" | "feedback" | "alarm";
+  type: string;
+  code: string;
+  detail: string;
 }
 
 export interface ChannelInfo {
@@ -169,4 +179,82 @@ export interface WorkOrder {
   created_by: string;
   outcome: Outcome | null;
   closed_at: string | null;
+  delivery: { webhook: string; attempts: number; detail: string | null };
+}
+
+export interface Evidence extends Omit<Schemas["Prediction"], "model"> {
+  model: Schemas["Model"] | null;
+  replayable: boolean;
+  subject: string;
+  feature_version: string;
+  data_version: string;
+  vector: Schemas["Contribution"][];
+  feedback: { outcome: Outcome; failure_mode: string | null; at: string; subject: string }[];
+}
+
+export interface AlarmKpi {
+  begin: string;
+  end: string;
+  annunciated: number;
+  per_hour: number;
+  peak_per_10_min: number;
+  flood_share: number;
+  top_10_share: number;
+  most_frequent: { alarm_id: string; definition_id: string; machine_id: string; count: number; share: number }[];
+  chattering: { alarm_id: string; definition_id: string; machine_id: string; bursts: number }[];
+  stale: { alarm_id: string; definition_id: string; machine_id: string; raised_at: string }[];
+  standing: number;
+  shelved: number;
+  suppressed: number;
+  out_of_service: number;
+  acknowledged_share: number | null;
+  median_seconds_to_acknowledge: number | null;
+  priorities: Record<string, number>;
+}
+
+export interface Handover {
+  since: string;
+  until: string;
+  new_alarms: Alarm[];
+  standing: Alarm[];
+  shelved: Alarm[];
+  out_of_service: Alarm[];
+  advisories: Alarm[];
+  work_orders: WorkOrder[];
+  model_changes: { at: string; machine_class: string; version: string; decision: string; decided_by: string; reason: string }[];
+  abnormal_machines: { machine_id: string; risk: Risk; since: string | null }[];
+}
+
+export interface ModelVersion {
+  version: string;
+  digest: string;
+  trained_at: string | null;
+  promoted_at: string | null;
+  metrics: Record<string, number>;
+}
+
+export interface ClassModels {
+  machine_class: string;
+  title: string;
+  rung: Rung;
+  production: ModelVersion | null;
+  shadow: ModelVersion | null;
+  shadow_comparison: {
+    n: number;
+    agreement: number;
+    production_brier: number | null;
+    shadow_brier: number | null;
+    mean_difference: number;
+  } | null;
+  history: { decided_at: string; version: string; decision: string; decided_by: string; reason: string }[];
+}
+
+export interface SystemStatus {
+  status: string;
+  version: string;
+  uptime_seconds: number;
+  dependencies: Record<string, { status: string; detail: string | null; waiting?: number; capacity?: number }>;
+  models: { machine_class: string; rung: Rung; version: string | null; refused: { version: string | null; reason: string } | null }[];
+  lag: { app: string; topic: string; messages: number }[];
+  freshness: { stage: string; newest_at: string | null; age_seconds: number | null }[];
 }

@@ -58,11 +58,15 @@ export function AlarmBanner() {
 }
 
 function BannerAlarm({ alarm }: { alarm: Alarm }) {
+  // An alarm of the product's own parts has no machine to go to.
+  const target = alarm.machine_id
+    ? ({ to: "/machines/$machineId", params: { machineId: alarm.machine_id } } as const)
+    : ({ to: "/system" } as const);
   return (
-    <Link to="/machines/$machineId" params={{ machineId: alarm.machine_id }} className={`banner-alarm p${alarm.priority}`}>
+    <Link {...target} className={`banner-alarm p${alarm.priority}`}>
       <PriorityMark priority={alarm.priority} />
-      <b>{alarm.machine_id}</b>
-      <span className="banner-cause">{alarm.cause}</span>
+      <b>{alarm.machine_id || s.product}</b>
+      <span className="banner-cause">{alarm.title}</span>
       <Age at={alarm.raised_at} />
     </Link>
   );

@@ -30,7 +30,7 @@ export function byRank(a: MachineRow, b: MachineRow): number {
 
 /** One line that says what it is. */
 export function what(machine: MachineRow): string {
-  if (machine.alarms.top) return machine.alarms.top.cause;
+  if (machine.alarms.top) return machine.alarms.top.title;
   if (machine.risk === "high" || machine.risk === "elevated") {
     return machine.failure_mode?.title ?? s.fleet.riskText(s.risk[machine.risk]);
   }
