@@ -81,6 +81,12 @@ class StreamSettings(BaseModel, frozen=True, extra="forbid"):
     """A reading dated further ahead of arrival than this is quarantined."""
     max_past_days: float = 7_300.0
     """A reading older than this at arrival is quarantined."""
+    max_bad_share: float = Field(default=0.5, ge=0, le=1)
+    """The lake writer stops before a flush of which a larger share is bad; 1 never stops."""
+    max_buffer_mb: int = Field(default=16, ge=1)
+    """Payloads an application holds before it flushes early; larger flushes cost more CPU."""
+    restarts: int = 0
+    """Told by the supervisor: how often it has started this process again."""
     instance: str = "0"
     """Tells several processes of one application apart; stable over restarts."""
     lake_metrics_port: int = 18101

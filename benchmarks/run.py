@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-NOT_CLAIMS = {"run", "tree_memory", "fleet_day"}
+NOT_CLAIMS = {"run", "tree_memory", "fleet_day", "kafka_stack", "plain_loop"}
 
 
 def main(wanted: list[str]) -> int:

@@ -1,4 +1,4 @@
-"""What both stream applications share: Quix Streams on our terms, lag metrics, the way to end.
+"""What both stream applications share: Quix Streams on our terms, and the way to end.
 
 Partitions start where our own stores say, not where the consumer group last committed: the stores'
 offsets are transactional with the data, the group's are only for lag tools.
@@ -6,29 +6,38 @@ offsets are transactional with the data, the group's are only for lag tools.
 
 from __future__ import annotations
 
+import gc
 import logging
+import os
 import signal
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import orjson
-from confluent_kafka import OFFSET_BEGINNING, TopicCollection, TopicPartition
-from confluent_kafka.admin import AdminClient
-from prometheus_client import CollectorRegistry, Gauge, start_http_server
+from confluent_kafka import OFFSET_BEGINNING, Message, TopicPartition
 from quixstreams import Application
+from quixstreams.kafka.consumer import raise_for_msg_error
 from quixstreams.models.topics import Topic, TopicAdmin, TopicConfig, TopicManager
-from quixstreams.sinks.base import BaseSink
 
-from aegisops import bus, names
-from aegisops.errors import ConfigurationError
+from aegisops import names
 from aegisops.settings import KafkaSettings, Settings
 from streaming import logs
+from streaming.buffers import Messages
 from streaming.buffers import TopicPartition as Partition
+from streaming.health import Health
+from streaming.metrics import StreamMetrics
+from streaming.sink import BufferedSink
 
 log = logging.getLogger(__name__)
 
 STATISTICS_MS = 5_000
 TIMEOUT_SECONDS = 10.0
+BATCH_MESSAGES = 10_000
+"""Taken from the client library in one call."""
+LAST_SECONDS = 25.0
+"""After SIGTERM: for the last flush. What it does not finish, the next start does again."""
+_GARBAGE = (50_000, 20, 50)
 
 Watermarks = Callable[[Partition], tuple[int, int]]
 Starts = Callable[[Sequence[Partition], Watermarks], Mapping[Partition, int]]
@@ -44,29 +53,30 @@ class StreamApplication(Application):
         *,
         name: str,
         topics: Sequence[str],
-        sink: BaseSink,
+        sink: BufferedSink,
         commit_seconds: float,
         starts: Starts,
-        registry: CollectorRegistry,
+        metrics: StreamMetrics,
+        health: Health,
     ) -> None:
         kafka = settings.kafka
         self._starts = starts
-        self._lag = Gauge(
-            names.metric(name.removeprefix("aegis-").replace("-", "_"), "lag_messages"),
-            "Messages in the partition that were not read yet",
-            ["topic", "partition"],
-            registry=registry,
-        )
+        self._sink = sink
+        self._metrics = metrics
+        self._health = health
+        self._most_bytes = settings.stream.max_buffer_mb << 20
         super().__init__(
             broker_address=kafka.bootstrap,
             consumer_group=name,
             auto_offset_reset="earliest",  # the default would skip what came before the first start
             commit_interval=commit_seconds,
-            consumer_poll_timeout=min(0.1, commit_seconds / 2),
+            consumer_poll_timeout=min(0.1, commit_seconds / 4),
             consumer_extra_config={
                 **kafka.options,
                 **_membership(kafka, f"{name}-{settings.stream.instance}"),
                 "fetch.wait.max.ms": 100,
+                # What the client library holds back beside the sink's own buffer.
+                "queued.max.messages.kbytes": 65_536,
                 "statistics.interval.ms": STATISTICS_MS,
                 "stats_cb": self._on_statistics,
             },
@@ -80,6 +90,37 @@ class StreamApplication(Application):
         for topic in topics:
             self.dataframe(self.topic(topic, value_deserializer="bytes", config=config)).sink(sink)
 
+    def run(self, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - as Quix declares it
+        """Run until SIGTERM or an error that a restart may cure."""
+        # What is wired now stays for ever; walking it again and again cost a fifth of each flush.
+        gc.freeze()
+        gc.set_threshold(*_GARBAGE)
+        return super().run(*args, **kwargs)
+
+    def _process_message(self, dataframe_composed: object) -> None:  # noqa: ARG002
+        # Works around Quix calling its dataframes message by message, 13 µs each: ours only hand
+        # the bytes on. Groups, rebalances, checkpoints and backpressure stay Quix's.
+        self._health.beat()
+        self._producer.poll(0)
+        fetched = self._consumer.consume(BATCH_MESSAGES, self._config.consumer_poll_timeout)
+        self._run_tracker.set_message_consumed(bool(fetched))
+        if not fetched:
+            return
+        mine = {(tp.topic, tp.partition) for tp in self._consumer.assignment()}
+        for partition, messages in _by_partition(fetched).items():
+            # Fetched before a rebalance that the same call has served: their new owner has them.
+            if partition in mine:
+                self._sink.extend(partition, messages.offsets, messages.arrived_ms, messages.values)
+                for offset in sorted({messages.offsets[0], messages.last}):
+                    self._store(partition, offset)
+        # Memory stays bounded when more arrives in a commit interval than it can hold.
+        if self._sink.waiting_bytes > self._most_bytes:
+            self._processing_context.commit_checkpoint(force=True)
+
+    def _store(self, partition: Partition, offset: int) -> None:
+        topic, number = partition
+        self._processing_context.store_offset(topic=topic, partition=number, offset=offset)
+
     def _assign_partitions(self, topic_partitions: list[TopicPartition]) -> None:
         # Works around Quix having no hook for start offsets: `assign` takes them from here.
         offsets = self._starts(
@@ -90,6 +131,7 @@ class StreamApplication(Application):
         log.info("reading %s partitions from where the stores end", len(offsets))
         log.debug("start offsets: %s", offsets)
         super()._assign_partitions(topic_partitions)
+        self._health.assigned()
 
     def _watermarks(self, partition: Partition) -> tuple[int, int]:
         return self._consumer.get_watermark_offsets(
@@ -100,7 +142,33 @@ class StreamApplication(Application):
         for topic, details in orjson.loads(text).get("topics", {}).items():
             for partition, state in details["partitions"].items():
                 if state.get("consumer_lag", -1) >= 0:
-                    self._lag.labels(topic, partition).set(state["consumer_lag"])
+                    self._metrics.lag.labels(topic, partition).set(state["consumer_lag"])
+
+    def _on_sigterm(self, *args: Any) -> None:  # noqa: ANN401 - as Quix declares it
+        watchdog = threading.Timer(LAST_SECONDS, _give_up)
+        watchdog.daemon = True
+        watchdog.start()
+        super()._on_sigterm(*args)  # type: ignore[no-untyped-call]
+
+
+def _give_up() -> None:
+    log.error("not flushed within %g s of SIGTERM; the next start does it again", LAST_SECONDS)
+    os._exit(1)
+
+
+def _by_partition(fetched: Sequence[Message]) -> dict[Partition, Messages]:
+    found: dict[Partition, Messages] = {}
+    for message in fetched:
+        if message.error() is not None:
+            raise_for_msg_error(message)
+        partition = (message.topic(), message.partition())
+        kept = found.get(partition)
+        if kept is None:
+            kept = found[partition] = Messages()
+        kept.offsets.append(message.offset())
+        kept.arrived_ms.append(message.timestamp()[1])
+        kept.values.append(message.value() or b"")
+    return found
 
 
 def _membership(kafka: KafkaSettings, instance: str) -> dict[str, Any]:
@@ -127,38 +195,6 @@ class _InMemoryTopics(TopicManager):
             extra_config={"retention.ms": "604800000", "retention.bytes": "-1"},
         )
         return found
-
-
-def incarnations(kafka: KafkaSettings, topics: Sequence[str]) -> dict[str, str]:
-    """Topic → cluster id and topic id: what tells its offsets from those of a namesake.
-
-    Raises `ConfigurationError` for an in-memory broker without AEGIS_KAFKA__CLUSTER_ID: each of its
-    starts must have its own, else new data would be discarded as already written.
-    """
-    if kafka.in_memory:
-        if not kafka.cluster_id:
-            raise ConfigurationError(
-                "the in-memory broker needs a new AEGIS_KAFKA__CLUSTER_ID at each of its starts "
-                "(the broker's `incarnation`)"
-            )
-        return dict.fromkeys(topics, kafka.cluster_id)
-    bus.ensure_topics(kafka, topics)
-    cluster = kafka.cluster_id or bus.cluster_id(kafka)
-    admin = AdminClient(bus.client_options(kafka))
-    described = admin.describe_topics(
-        TopicCollection(list(topics)), request_timeout=TIMEOUT_SECONDS
-    )
-    return {topic: f"{cluster}/{future.result().topic_id}" for topic, future in described.items()}
-
-
-def serve_metrics(port: int, registry: CollectorRegistry) -> None:
-    """Prometheus metrics on a port; 0 = none. A taken port must not stop the data."""
-    if not port:
-        return
-    try:
-        start_http_server(port, registry=registry)
-    except OSError as error:
-        log.warning("no metrics on port %s: %s; set AEGIS_STREAM__*_METRICS_PORT", port, error)
 
 
 def run_main(name: str, run: Callable[[Settings], Any]) -> int:

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 
+import numpy as np
 import polars as pl
 
+from aegisops.schemas import avro
 from aegisops.schemas.avro import Failure
-from streaming.buffers import Message
+from streaming.buffers import Messages
 
 _MAGIC = 0
 _FRAME_BYTES = 5
 _US_PER_MS = 1_000
+_chained = chain.from_iterable
 
 
 Decode = Callable[[str, Sequence[bytes]], tuple[pl.DataFrame, list[Failure]]]
@@ -30,43 +34,33 @@ class Batch:
     """_partition, _offset, reason, why of messages that could not be decoded."""
 
 
-def decode(
-    topic: str, parts: Mapping[int, Sequence[Message]], decoder: Decode, now_us: int
-) -> Batch:
+def decode(topic: str, parts: Mapping[int, Messages], decoder: Decode, now_us: int) -> Batch:
     """Decode the messages of all partitions of a topic at once.
 
     `arrived_us` is Kafka's timestamp, so that judging again judges alike; a producer whose clock
     runs ahead of `now_us` gets `now_us` instead, lest it vouch for its own wrong times.
     """
-    flat = [(p, m) for p, messages in parts.items() for m in messages]
+    sizes = [len(messages) for messages in parts.values()]
+    arrived = np.fromiter(_chained(m.arrived_ms for m in parts.values()), np.int64, sum(sizes))
     source = pl.DataFrame(
         {
-            "_row": pl.Series(range(len(flat)), dtype=pl.Int64),
-            "_partition": pl.Series([p for p, _ in flat], dtype=pl.Int32),
-            "_offset": pl.Series([m.offset for _, m in flat], dtype=pl.Int64),
-            "arrived_us": pl.Series(
-                [
-                    min(m.arrived_ms * _US_PER_MS, now_us) if m.arrived_ms > 0 else now_us
-                    for _, m in flat
-                ],
-                dtype=pl.Int64,
+            "_partition": np.repeat(np.array(list(parts), np.int32), sizes),
+            "_offset": np.fromiter(
+                _chained(m.offsets for m in parts.values()), np.int64, sum(sizes)
             ),
-        }
+            "arrived_us": np.where(arrived > 0, np.minimum(arrived * _US_PER_MS, now_us), now_us),
+        },
+        schema={"_partition": pl.Int32, "_offset": pl.Int64, "arrived_us": pl.Int64},
     )
-    records, failed = decoder(topic, [m.value for _, m in flat])
+    records, failed = decoder(topic, list(_chained(m.values for m in parts.values())))
     failures = pl.DataFrame(
-        [(f.row, str(f.reason), f.detail) for f in failed],
-        schema={"_row": pl.Int64, "reason": pl.String, "why": pl.String},
+        [(str(f.reason), f.detail) for f in failed],
+        schema={"reason": pl.String, "why": pl.String},
         orient="row",
     )
-    records = records.with_columns(pl.col("_row").cast(pl.Int64))
     return Batch(
-        records.join(source, on="_row", how="left", maintain_order="left")
-        .sort("_row")
-        .drop("_row"),
-        failures.join(source, on="_row", how="left", maintain_order="left").select(
-            "_partition", "_offset", "reason", "why"
-        ),
+        records.drop(avro.ROW).hstack(source[records[avro.ROW]]),
+        source[[f.row for f in failed]].select("_partition", "_offset").hstack(failures),
     )
 
 

@@ -13,7 +13,6 @@ worker owns both; which of the two arrives first does not matter to the features
 from __future__ import annotations
 
 import logging
-import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Protocol
@@ -21,24 +20,22 @@ from typing import Protocol
 import numpy as np
 import orjson
 import polars as pl
-from deltalake.exceptions import DeltaError
-from quixstreams.sinks.base import BaseSink, SinkBackpressureError
 
-from aegisops.errors import Conflict, Retryable, ServiceUnavailable
+from aegisops.errors import Conflict, ServiceUnavailable
 from aegisops.features.online import OnlineFeatures
 from aegisops.machines.model import MachineClass
 from aegisops.names import EVENTS_TOPIC, READINGS_TOPIC
 from aegisops.online_store import FeatureVector, OnlineStore, PartitionUpdate, Position
 from aegisops.quality import Counters, Judged, Level, Limits, judge_events, judge_readings
-from streaming.buffers import Buffers, Message, Taken, TopicPartition
+from streaming.buffers import Taken, TopicPartition
 from streaming.decoding import Decode, decode
 from streaming.feature_metrics import FeatureMetrics
 from streaming.fleet import Fleet
+from streaming.sink import BufferedSink
 from streaming.values import event_values, reading_values
 
 log = logging.getLogger(__name__)
 
-RETRY_SECONDS = 2.0
 TOPICS = (READINGS_TOPIC, EVENTS_TOPIC)
 LEVELS = "levels"
 """Field of a machine's state with its counter levels, beside the tiles of the engine."""
@@ -65,8 +62,15 @@ class History(Protocol):
         """Which of the machines have rows in the lake from Kafka, up to the given offsets."""
 
 
-class FeatureSink(BaseSink):
-    """Keeps `feat:`, `tiles:`, `raw:` and `fpos:` of the owned partitions current."""
+class FeatureSink(BufferedSink):
+    """Keeps `feat:`, `tiles:`, `raw:` and `fpos:` of the owned partitions current.
+
+    A flush raises `Conflict` when a stored position is not ours: another worker owns the partition,
+    or Redis was emptied. The process must then end; its restart begins from the stored positions.
+    """
+
+    retry_seconds = 2.0
+    ends_at = (Conflict,)
 
     def __init__(
         self,
@@ -79,10 +83,11 @@ class FeatureSink(BaseSink):
         history: History,
         partition_of: Callable[[str], int],
         metrics: FeatureMetrics,
+        check_topics: Callable[[], None] = lambda: None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         """`incarnations`: topic → cluster and topic id; `partition_of`: as producers partition."""
-        super().__init__()
+        super().__init__(metrics, check_topics)
         self._store = store
         self._fleet = fleet
         self._decoder = decoder
@@ -90,37 +95,18 @@ class FeatureSink(BaseSink):
         self._incarnations = incarnations
         self._history = history
         self._partition_of = partition_of
-        self._metrics = metrics
+        self._metrics: FeatureMetrics = metrics
         self._clock = clock
-        self._buffers = Buffers()
         self._positions: dict[TopicPartition, Position] = {}
         self._mirrored = -1
-        self._writing = threading.Lock()
-        self._forget()
+        self.postponed()
 
-    def _forget(self) -> None:
+    def postponed(self) -> None:
         """Drop the memory; machines are loaded again when they are seen."""
         self._engines: dict[str, OnlineFeatures] = {}
         self._levels: Counters = {}
         self._loaded: set[str] = set()
         self._unsaved: dict[str, dict[str, bytes]] = {}
-
-    def add(  # noqa: PLR0917 - Quix's signature
-        self,
-        value: bytes | None,
-        key: object,  # noqa: ARG002
-        timestamp: int,
-        headers: object,  # noqa: ARG002
-        topic: str,
-        partition: int,
-        offset: int,
-    ) -> None:
-        """Keep one raw message until the next flush."""
-        self._buffers.add((topic, partition), Message(offset, timestamp, value or b""))
-
-    def on_paused(self) -> None:
-        """Another sink is away: Kafka will send everything again."""
-        self._buffers.clear()
 
     # --- assignment -------------------------------------------------------------------------------
 
@@ -135,7 +121,7 @@ class FeatureSink(BaseSink):
         `watermarks` gives (low, high) of a partition.
         """
         with self._writing:
-            self._forget()
+            self.postponed()
             self._fleet.reload()
             self._mirror()
             stored = self._store.positions(partitions)
@@ -256,42 +242,9 @@ class FeatureSink(BaseSink):
 
     # --- flush ------------------------------------------------------------------------------------
 
-    def flush(self) -> None:
-        """Apply what was added. Redis or the registry away pauses the application.
-
-        Raises `Conflict` when a stored position is not ours: another worker owns the partition, or
-        Redis was emptied. The process must then end; its restart begins from the stored positions.
-        """
-        taken = self._buffers.swap()
-        if not taken:
-            return
-        with self._writing, self._metrics.flush_seconds.time():
-            try:
-                self._apply(self._fresh(taken))
-            except Conflict:
-                raise
-            except (Retryable, DeltaError, OSError) as error:
-                # What the engines took in but Redis did not must be taken in again.
-                self._forget()
-                self._metrics.backpressure.inc()
-                log.warning("flush postponed by %s s: %s", RETRY_SECONDS, error)
-                raise SinkBackpressureError(RETRY_SECONDS) from error
-
-    def _fresh(self, taken: Taken) -> Taken:
-        fresh = {
-            p: [m for m in messages if m.offset > self._positions[p].offset]
-            for p, messages in taken.items()
-        }
-        skipped = sum(map(len, taken.values())) - sum(map(len, fresh.values()))
-        self._metrics.skipped.inc(skipped)
-        for p, messages in fresh.items():
-            last = messages[-1].offset if messages else self._positions[p].offset
-            missing = last - self._positions[p].offset - len(messages)
-            if missing:
-                # Our producers leave no gaps, so the broker dropped what was not read in time.
-                self._metrics.missing.inc(missing)
-                log.error("%s: %s offsets up to %s never came", p, missing, last)
-        return {p: messages for p, messages in fresh.items() if messages}
+    def write(self, taken: Taken) -> None:
+        """Apply these messages."""
+        self._apply(self.count_skipped(taken, lambda p: self._positions[p].offset))
 
     def _apply(self, taken: Taken) -> None:
         if not taken:
@@ -303,7 +256,7 @@ class FeatureSink(BaseSink):
         features: list[FeatureVector] = []
         for number in sorted({number for _, number in taken}):
             positions = {
-                p: Position(self._incarnations[p[0]], messages[-1].offset)
+                p: Position(self._incarnations[p[0]], messages.last)
                 for p, messages in taken.items()
                 if p[1] == number
             }

@@ -16,10 +16,12 @@ from aegisops.online_store import OnlineStore
 from aegisops.schema_registry import SchemaRegistry
 from aegisops.schemas import avro
 from aegisops.settings import Settings
-from streaming.application import StreamApplication, incarnations, run_main, serve_metrics
+from streaming.application import StreamApplication, run_main
 from streaming.feature_metrics import FeatureMetrics
 from streaming.feature_sink import TOPICS, FeatureSink
 from streaming.fleet import Fleet
+from streaming.health import Health, serve
+from streaming.identity import checker, incarnations
 from streaming.lake_writer import limits
 from streaming.partitioner import partition_of
 from streaming.warm_up import LakeHistory
@@ -29,6 +31,9 @@ def run(settings: Settings) -> None:
     """Wire and run until SIGTERM; raises what a restart must cure."""
     lake = Lake(settings.lake_root)
     metrics = FeatureMetrics()
+    metrics.restarts.set(settings.stream.restarts)
+    health = Health(metrics)
+    serve(settings.stream.feature_metrics_port, metrics, health)
     known = incarnations(settings.kafka, TOPICS)
     fleet = Fleet(lake, load_classes(settings.classes_dir))
     sink = FeatureSink(
@@ -40,18 +45,18 @@ def run(settings: Settings) -> None:
         history=LakeHistory(lake, fleet, known),
         partition_of=partial(partition_of, partitions=names.PARTITIONS),
         metrics=metrics,
+        check_topics=checker(settings.kafka, known),
     )
-    application = StreamApplication(
+    StreamApplication(
         settings,
         name=names.FEATURE_WORKER_APP,
         topics=TOPICS,
         sink=sink,
         commit_seconds=settings.stream.feature_commit_seconds,
         starts=sink.assign,
-        registry=metrics.registry,
-    )
-    serve_metrics(settings.stream.feature_metrics_port, metrics.registry)
-    application.run()
+        metrics=metrics,
+        health=health,
+    ).run()
 
 
 if __name__ == "__main__":

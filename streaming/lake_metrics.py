@@ -1,49 +1,32 @@
-"""What the lake writer counts, for Prometheus."""
+"""What the lake writer counts beside `StreamMetrics`."""
 
 from __future__ import annotations
 
-from prometheus_client import CollectorRegistry, Counter, Histogram
+from prometheus_client import CollectorRegistry, Histogram
 
-from aegisops.names import metric
+from streaming.metrics import StreamMetrics
 
-_APP = "lake_writer"
+_FLUSH_ROWS = (1, 10, 100, 1_000, 10_000, 100_000, 1_000_000)
 
 
-class LakeMetrics:
-    """Counters in a registry of their own, so that two writers fit in one process."""
+class LakeMetrics(StreamMetrics):
+    """Rows and refusals."""
 
     def __init__(self, registry: CollectorRegistry | None = None) -> None:
-        self.registry = registry or CollectorRegistry()
-        self.rows = Counter(
-            metric(_APP, "rows"), "Rows committed", ["table"], registry=self.registry
-        )
-        self.dead_letters = Counter(
-            metric(_APP, "dead_letters"), "Rejections", ["reason"], registry=self.registry
-        )
-        self.skipped = Counter(
-            metric(_APP, "skipped_messages"),
-            "Messages dropped because they were written before",
+        super().__init__("lake_writer", registry)
+        self.rows = self.counter("rows", "Rows committed", "table")
+        self.flush_rows = Histogram(
+            self.name("flush_rows"),
+            "Rows of a flush in one table",
+            ["table"],
+            buckets=_FLUSH_ROWS,
             registry=self.registry,
         )
-        self.conflicts = Counter(
-            metric(_APP, "conflicts"), "Commits refused by another writer's", registry=self.registry
+        self.dead_letters = self.counter("dead_letters", "Rejections", "reason")
+        self.conflicts = self.counter("conflicts", "Commits refused by another writer's")
+        self.circuit_open = self.gauge(
+            "circuit_open", "1 while too large a share of a topic is bad to go on", "topic"
         )
-        self.backpressure = Counter(
-            metric(_APP, "backpressure"),
-            "Flushes postponed because a store or the registry was away",
-            registry=self.registry,
-        )
-        self.alarms = Counter(
-            metric(_APP, "position_alarms"),
-            "The lake's offsets and the broker's contradict each other",
-            ["kind"],
-            registry=self.registry,
-        )
-        self.missing = Counter(
-            metric(_APP, "missing_offsets"),
-            "Offsets that the broker dropped before they were read",
-            registry=self.registry,
-        )
-        self.flush_seconds = Histogram(
-            metric(_APP, "flush_seconds"), "Duration of a flush", registry=self.registry
+        self.alarms = self.counter(
+            "position_alarms", "The lake's offsets and the broker's contradict each other", "kind"
         )

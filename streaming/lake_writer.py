@@ -20,15 +20,11 @@ from aegisops.schema_registry import SchemaRegistry
 from aegisops.schemas import avro
 from aegisops.settings import Settings
 from streaming import offsets
-from streaming.application import (
-    StreamApplication,
-    Watermarks,
-    incarnations,
-    run_main,
-    serve_metrics,
-)
+from streaming.application import StreamApplication, Watermarks, run_main
 from streaming.buffers import TopicPartition
 from streaming.fleet import Fleet
+from streaming.health import Health, serve
+from streaming.identity import checker, incarnations
 from streaming.lake_metrics import LakeMetrics
 from streaming.lake_sink import LakeSink
 
@@ -41,6 +37,9 @@ def run(settings: Settings) -> None:
     """Wire and run until SIGTERM; raises what a restart must cure."""
     lake = Lake(settings.lake_root)
     metrics = LakeMetrics()
+    metrics.restarts.set(settings.stream.restarts)
+    health = Health(metrics)
+    serve(settings.stream.lake_metrics_port, metrics, health)
     known = incarnations(settings.kafka, TOPICS)
     sink = LakeSink(
         lake,
@@ -49,18 +48,19 @@ def run(settings: Settings) -> None:
         limits=limits(settings),
         incarnations=known,
         metrics=metrics,
+        max_bad_share=settings.stream.max_bad_share,
+        check_topics=checker(settings.kafka, known),
     )
-    application = StreamApplication(
+    StreamApplication(
         settings,
         name=names.LAKE_WRITER_APP,
         topics=TOPICS,
         sink=sink,
         commit_seconds=settings.stream.lake_commit_seconds,
         starts=partial(starts, lake, known, metrics),
-        registry=metrics.registry,
-    )
-    serve_metrics(settings.stream.lake_metrics_port, metrics.registry)
-    application.run()
+        metrics=metrics,
+        health=health,
+    ).run()
 
 
 def limits(settings: Settings) -> Limits:

@@ -122,3 +122,10 @@ def rejected(topic: str, rows: pl.DataFrame) -> pl.DataFrame:
     return bad.select(
         "reason", "why", "machine_id", "channel", "ts", "_partition", "_offset", "_index"
     )
+
+
+def newest(topic: str, rows: pl.DataFrame) -> int | None:
+    """Newest time (µs) of the good rows; None when there is none."""
+    good = rows.filter(pl.col("reason").is_null())
+    value = good.select(pl.col(ROUTES[topic].time).cast(pl.Int64).max()).item()
+    return None if value is None else int(value)

@@ -22,6 +22,8 @@ _VARINT_BYTES = 10
 _MORE = 0x80  # top bit of a byte: the number goes on
 _FEW = 16
 """With fewer bodies still walking, one numpy step costs more than looking at each in Python."""
+_SHORT = 64
+"""Longer texts are rare, and looked at one by one."""
 _FIXED_BYTES = {"float": 4, "double": 8}
 _INT_LIMIT = 1 << 31
 _HIGH = np.uint64(0x8080808080808080)
@@ -44,12 +46,8 @@ class _Walk:
         lengths = np.fromiter(map(len, bodies), np.int64, len(bodies))
         # Padding lets a whole word be loaded at any position, the very end included.
         self._bytes = b"".join((*bodies, bytes(2 * _WORD)))
-        self._octets = np.frombuffer(self._bytes, np.uint8)
         self._words: npt.NDArray[np.uint64] = np.ndarray(
             len(self._bytes) - _WORD + 1, "<u8", self._bytes, strides=(1,)
-        )
-        self._not_ascii = np.concatenate(
-            (np.zeros(1, np.int64), np.cumsum(self._octets >> 7, dtype=np.int64))
         )
         self.end = np.cumsum(lengths)
         self.at = self.end - lengths
@@ -119,10 +117,24 @@ class _Walk:
         if word == "bytes":
             return rows
         start, stop = self._start[rows], self.at[rows]
-        broken: npt.NDArray[np.bool_] = self._not_ascii[stop] > self._not_ascii[start]
+        broken = ~self._is_short_ascii(start, stop)
         for n in np.flatnonzero(broken):
             broken[n] = not _is_utf8(self._bytes[start[n] : stop[n]])
         return rows[~broken]
+
+    def _is_short_ascii(self, start: _Rows, stop: _Rows) -> npt.NDArray[np.bool_]:
+        """Texts of few words without a top bit, a word at a time."""
+        size = stop - start
+        high = np.zeros(len(start), np.uint64)
+        longest = min(int(size.max(initial=0)), _SHORT)
+        for begin in range(0, longest, _WORD):
+            beyond = np.clip(begin + _WORD - size, 0, _WORD).astype(np.uint64)
+            # Bytes behind the text are shifted out; a whole word must be shifted in two steps.
+            word = self._words[np.minimum(start + begin, stop)]
+            half = beyond * np.uint64(4)
+            high |= ((word << half) << half) & _HIGH
+        is_short: npt.NDArray[np.bool_] = (high == 0) & (size <= _SHORT)
+        return is_short
 
     def _varints(self, rows: _Rows) -> tuple[_Longs, _Rows]:
         """Zigzag numbers at each row, and the rows that have one."""

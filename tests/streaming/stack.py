@@ -29,7 +29,7 @@ from aegisops.online_store import OnlineStore
 from aegisops.schema_registry import SchemaRegistry
 from aegisops.schemas import avro
 from aegisops.schemas.tables import DEAD_LETTERS, EVENTS, MACHINES, READINGS, WAVEFORMS
-from streaming.application import incarnations
+from streaming.identity import incarnations
 from streaming.offsets import settled
 from streaming.partitioner import partition_of
 

@@ -15,7 +15,9 @@ from aegisops.machines import shipped_classes
 from aegisops.names import Reason
 from aegisops.quality import Limits
 from aegisops.schemas.tables import DEAD_LETTERS, EVENTS, MACHINES, READINGS, WAVEFORMS
+from streaming.breaker import LEAST_RECORDS
 from streaming.fleet import Fleet
+from streaming.identity import TopicRecreated
 from streaming.lake_metrics import LakeMetrics
 from streaming.lake_sink import LakeSink
 from streaming.offsets import app_id, settled
@@ -52,7 +54,7 @@ class Store:
         self.decoder = decoder
         register(self.lake, "m-1", "m-2")
 
-    def sink(self, incarnation="c1", recheck_seconds=0.0, lake=None):
+    def sink(self, incarnation="c1", recheck_seconds=0.0, lake=None, **options):
         sink = LakeSink(
             lake or self.lake,
             fleet=Fleet(self.lake, shipped_classes(), recheck_seconds=recheck_seconds),
@@ -61,6 +63,7 @@ class Store:
             incarnations=dict.fromkeys(TOPICS, incarnation),
             metrics=LakeMetrics(),
             clock=lambda: NOW_MS / 1_000,
+            **options,
         )
         sink.setup()
         return sink
@@ -353,6 +356,78 @@ def test_a_registry_outage_is_backpressure_and_never_a_dead_letter(store):
     assert store.values() == [0.0, 1.0, 2.0]
 
 
+def test_a_mostly_bad_flush_opens_the_circuit_and_nothing_is_lost_when_it_closes(store, caplog):
+    sink = store.sink(max_bad_share=0.5)
+    is_open = sink._metrics.circuit_open.labels(names.READINGS_TOPIC)._value.get
+    for offset in range(LEAST_RECORDS):
+        machine = "m-3" if offset % 3 else "m-1"  # m-3 is not registered yet
+        send(sink, offset, store.reading(block("power", offset), machine=machine))
+    with pytest.raises(SinkBackpressureError):
+        sink.flush()
+    assert is_open() == 1
+    assert "unknown_machine 133" in caplog.text
+    assert "AEGIS_STREAM__MAX_BAD_SHARE=1" in caplog.text
+    assert "TooManyBad" in sink._metrics.trouble
+    assert store.rows(READINGS).height == store.rows(DEAD_LETTERS).height == 0
+
+    register(store.lake, "m-3")  # put right: the same messages come again, and all are good
+    for offset in range(LEAST_RECORDS):
+        machine = "m-3" if offset % 3 else "m-1"
+        send(sink, offset, store.reading(block("power", offset), machine=machine))
+    sink.flush()
+    assert (is_open(), sink._metrics.trouble) == (0, "")
+    assert store.values() == [float(x) for x in range(LEAST_RECORDS)]
+    assert store.rows(DEAD_LETTERS).is_empty()
+
+
+def test_what_a_wide_open_circuit_lets_through_becomes_dead_letters(store):
+    for share, letters in ((1.0, LEAST_RECORDS), (0.5, LEAST_RECORDS)):
+        sink = store.sink(max_bad_share=share)
+        for offset in range(LEAST_RECORDS):
+            send(sink, offset, b"garbage")
+        sink.flush()  # the second time everything is settled already
+        assert store.rows(DEAD_LETTERS).height == letters
+
+
+def test_a_few_bad_messages_alone_never_open_the_circuit(store):
+    sink = store.sink(max_bad_share=0.0)
+    for offset in range(LEAST_RECORDS - 1):
+        send(sink, offset, b"garbage")
+    sink.flush()
+    assert store.rows(DEAD_LETTERS).height == LEAST_RECORDS - 1
+
+
+def test_a_flush_interrupted_after_its_letters_is_finished_whatever_the_circuit_says(store):
+    class Dying(Lake):
+        def append(self, table, rows, transactions=None, handle=None):
+            if table is READINGS:
+                raise OSError("killed here")
+            return super().append(table, rows, transactions, handle)
+
+    sink = store.sink(max_bad_share=1.0, lake=Dying(store.lake.root))
+    for offset in range(LEAST_RECORDS):
+        send(sink, offset, b"garbage")
+    with pytest.raises(SinkBackpressureError):
+        sink.flush()
+    assert store.rows(DEAD_LETTERS).height == LEAST_RECORDS
+    sink = store.sink(max_bad_share=0.5)
+    for offset in range(LEAST_RECORDS):
+        send(sink, offset, b"garbage")
+    sink.flush()
+    assert store.rows(DEAD_LETTERS).height == LEAST_RECORDS
+
+
+def test_a_topic_made_again_under_the_writer_ends_it_before_anything_is_written(store):
+    def recreated():
+        raise TopicRecreated("another id")
+
+    sink = store.sink(check_topics=recreated)
+    fill(sink, store, range(3))
+    with pytest.raises(TopicRecreated):
+        sink.flush()
+    assert store.rows(READINGS).is_empty()
+
+
 def test_a_store_that_is_away_is_backpressure(store):
     class Away(Lake):
         is_away = True
@@ -377,7 +452,7 @@ def test_a_flush_of_only_bad_messages_settles_them(store):
     sink = store.sink()
     send(sink, 0, b"garbage")
     sink.flush()
-    assert settled(store.lake, sink._incarnations, [(t, 0) for t in TOPICS]) == {
+    assert settled(store.lake, dict.fromkeys(TOPICS, "c1"), [(t, 0) for t in TOPICS]) == {
         (names.READINGS_TOPIC, 0): 0,
         (names.EVENTS_TOPIC, 0): -1,
     }

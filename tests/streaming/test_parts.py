@@ -10,6 +10,8 @@ from datetime import UTC, datetime
 
 import polars as pl
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from aegisops.errors import ConfigurationError
 from aegisops.lake import Lake
@@ -17,10 +19,11 @@ from aegisops.machines import load_class, shipped_classes
 from aegisops.names import READINGS_TOPIC
 from aegisops.schemas.tables import MACHINES, READINGS
 from aegisops.settings import KafkaSettings
-from streaming.application import incarnations, run_main
-from streaming.buffers import Buffers, Message
+from streaming.application import run_main
+from streaming.buffers import Buffers, Messages
 from streaming.decoding import decode, schema_id
 from streaming.fleet import Fleet
+from streaming.identity import incarnations
 from streaming.lake_metrics import LakeMetrics
 from streaming.lake_writer import starts
 from streaming.logs import JsonFormatter
@@ -52,21 +55,41 @@ def test_a_key_has_one_partition():
 
 def test_swapped_buffers_belong_to_the_flush_and_new_messages_to_the_next():
     buffers = Buffers()
-    buffers.add(("t", 0), Message(1, 0, b"a"))
+    buffers.extend(("t", 0), [1], [0], [b"a"])
     taken = buffers.swap()
-    buffers.add(("t", 0), Message(2, 0, b"b"))
-    assert [m.offset for m in taken["t", 0]] == [1]
-    assert [m.offset for m in buffers.swap()["t", 0]] == [2]
-    buffers.add(("t", 0), Message(3, 0, b"c"))
+    buffers.extend(("t", 0), [2, 3], [0, 0], [b"b", b"cc"])
+    assert buffers.bytes == 3
+    assert taken["t", 0].offsets == [1]
+    assert buffers.swap()["t", 0].offsets == [2, 3]
+    buffers.extend(("t", 0), [4], [0], [b"d"])
     buffers.clear()
-    assert buffers.swap() == {}
+    assert (buffers.swap(), buffers.bytes) == ({}, 0)
+
+
+@given(st.lists(st.tuples(st.integers(0, 20), st.integers(1, 6)), max_size=8))
+def test_offsets_that_come_again_replace_the_tail_they_repeat(deliveries):
+    kept, expected, weight = Messages(), {}, 0
+    for turn, (start, count) in enumerate(deliveries):
+        offsets = list(range(start, start + count))
+        values = [bytes(turn + 1) for _ in offsets]
+        weight += kept.extend(offsets, offsets, values)
+        expected = {o: v for o, v in expected.items() if o < start} | dict(
+            zip(offsets, values, strict=True)
+        )
+    assert dict(zip(kept.offsets, kept.values, strict=True)) == expected
+    assert kept.offsets == sorted(expected)
+    assert weight == sum(map(len, expected.values()))
+    for cut in range(-1, 27):
+        tail = kept.after(cut)
+        assert tail.offsets == [o for o in kept.offsets if o > cut]
+        assert [kept.at(o) for o in tail.offsets] == tail.values
 
 
 def test_arrival_is_kafkas_time_unless_that_is_in_the_future(wire):
     encode, decoder = wire
     record = {"machine_id": "m-1", "seq": 0, "sent_at": 0, "blocks": []}
     payload = encode(READINGS_TOPIC, record)
-    messages = [Message(0, 5, payload), Message(1, 99_000, payload), Message(2, -1, payload)]
+    messages = Messages([0, 1, 2], [5, 99_000, -1], [payload] * 3)
     batch = decode(READINGS_TOPIC, {4: messages}, decoder, now_us=1_000_000)
     assert batch.records["arrived_us"].to_list() == [5_000, 1_000_000, 1_000_000]
     assert batch.records.select("_partition", "_offset").rows() == [(4, 0), (4, 1), (4, 2)]
