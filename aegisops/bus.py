@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Self
 
 from confluent_kafka import (
+    OFFSET_BEGINNING,
+    OFFSET_END,
     OFFSET_INVALID,
     Consumer,
     KafkaError,
@@ -35,6 +38,7 @@ log = logging.getLogger(__name__)
 
 _TIMEOUT = 10.0
 _PURGE_SECONDS = 1.0
+_TAIL_SECONDS = 60.0
 
 
 _TUNED: Mapping[str, Any] = {
@@ -268,6 +272,52 @@ def watermarks(kafka: KafkaSettings, topic: str) -> dict[int, tuple[int, int]]:
             p: client.get_watermark_offsets(TopicPartition(topic, p), timeout=_TIMEOUT)
             for p in partitions_of(client, topic)
         }
+
+
+def tail(kafka: KafkaSettings, topic: str, since_ms: int) -> list[bytes]:
+    """Values of a topic's messages from a time (Kafka's, Unix ms) up to now, in no order.
+
+    The in-memory broker does not look up times: there it is all that it still has. Raises
+    `ServiceUnavailable` when the broker does not answer in time.
+    """
+    values: list[bytes] = []
+    with _Reader(kafka, "aegis-tail") as client:
+        wanted = [TopicPartition(topic, p, since_ms) for p in partitions_of(client, topic)]
+        if not wanted:
+            return values
+        if kafka.in_memory:
+            begins = [TopicPartition(topic, tp.partition, OFFSET_BEGINNING) for tp in wanted]
+        else:
+            begins = client.offsets_for_times(wanted, timeout=_TIMEOUT)
+        ends = {
+            tp.partition: client.get_watermark_offsets(
+                TopicPartition(topic, tp.partition), timeout=_TIMEOUT
+            )
+            for tp in begins
+        }
+        # A time behind the last message is answered with the end.
+        begins = [
+            tp
+            for tp in begins
+            if ends[tp.partition][0] < ends[tp.partition][1]
+            and tp.offset < ends[tp.partition][1]
+            and tp.offset != OFFSET_END
+        ]
+        open_ends = {tp.partition for tp in begins}
+        client.assign(begins)
+        deadline = time.monotonic() + _TAIL_SECONDS
+        while open_ends:
+            if time.monotonic() > deadline:
+                raise ServiceUnavailable(f"{topic}: its tail was not read in {_TAIL_SECONDS:g} s")
+            for message in client.consume(500, timeout=0.2):
+                if message.error():
+                    raise KafkaException(message.error())
+                number = message.partition()
+                if message.offset() < ends[number][1]:
+                    values.append(message.value() or b"")
+                if message.offset() >= ends[number][1] - 1:
+                    open_ends.discard(number)
+    return values
 
 
 def lag(kafka: KafkaSettings, group: str, topic: str) -> dict[int, int]:

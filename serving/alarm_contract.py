@@ -111,6 +111,7 @@ class AlarmRow(BaseModel):
     procedure: str | None
     time_to_respond_s: float | None
     owner: str
+    detail: str = Field(description="What exactly is wrong, where the entry does not say.")
     value: float | None = Field(description="The value that raised it.")
     unit: str
     setpoint: float | None
@@ -216,7 +217,7 @@ class JournalRow(BaseModel):
     first_out: bool
     occurrence: int
     subject: str
-    reason: str
+    comment: str
     value: float | None
     setpoint: float | None
     prediction_id: str | None

@@ -208,7 +208,7 @@ def build(
     classes = load_classes(settings.classes_dir)
     store = AsyncOnlineStore.from_settings(settings.redis)
     executor = ThreadPoolExecutor(2, thread_name_prefix="lake")
-    lake = LakeFeatures(lambda: _lake(settings), clock)
+    lake = LakeFeatures(lambda: lake_of(settings), clock)
     reader = FeatureReader(
         store,
         lake,
@@ -289,7 +289,7 @@ def build(
         stream=stream,
         telemetry=telemetry,
         latest=latest,
-        lake_reads=LakeReads(lambda: _lake(settings), settings.api.console_budget_seconds),
+        lake_reads=LakeReads(lambda: lake_of(settings), settings.api.console_budget_seconds),
         authenticator=Authenticator(make_verifier(settings), clock),
         metrics=metrics,
         executor=executor,
@@ -298,7 +298,8 @@ def build(
     )
 
 
-def _lake(settings: Settings) -> Lake:
+def lake_of(settings: Settings) -> Lake:
+    """The lake of these settings; its libraries take a second to import."""
     from aegisops.lake import Lake
 
     return Lake(settings.lake_root)

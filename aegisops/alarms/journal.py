@@ -42,7 +42,7 @@ def record(alarm: Alarm) -> dict[str, Any]:
         "is_first_out": alarm.is_first_out,
         "occurrence": alarm.occurrence,
         "subject": last.by,
-        "reason": last.reason,
+        "comment": last.reason,
         "value": alarm.value,
         "setpoint": alarm.setpoint,
         "prediction_id": alarm.prediction_id,

@@ -79,6 +79,8 @@ class Alarm:
     """How often it was raised."""
     is_active: bool = False
     is_acknowledged: bool = True
+    detail: str = ""
+    """What exactly is wrong, where the entry does not say."""
     is_first_out: bool = False
     """Raised before every other standing alarm of its group."""
     value: float | None = None
@@ -145,6 +147,7 @@ def raised(
     prediction_id: str | None = None,
     is_first_out: bool = False,
     machine_state: str | None = None,
+    detail: str = "",
 ) -> Alarm:
     """The condition holds. In a `machine_state` that explains it, the alarm is suppressed."""
     _require(alarm, not alarm.is_active, Transition.RAISED)
@@ -156,7 +159,8 @@ def raised(
         Transition.RAISED,
         at,
         ENGINE,
-        machine_state or "",
+        machine_state or detail,
+        detail=detail,
         occurrence=alarm.occurrence + 1,
         is_active=True,
         is_acknowledged=False,

@@ -8,7 +8,7 @@ from functools import cache
 from pathlib import Path
 
 from aegisops.alarms.lifecycle import Alarm
-from aegisops.machines import AlarmDefinition, MachineClass
+from aegisops.machines import AlarmDefinition, DataFault, MachineClass
 
 SYSTEM_FILE = Path(__file__).with_name("system.toml")
 
@@ -48,7 +48,7 @@ class MasterDatabase:
         """Unit of the entry's values."""
         if entry.feature is not None:
             return self._classes[machine_class].unit_of(entry.feature)
-        return "1"
+        return "s" if entry.fault is DataFault.NO_DATA else "1"
 
     def __iter__(self) -> Iterator[tuple[str, AlarmDefinition]]:
         """(class name, entry) of every entry."""

@@ -26,6 +26,7 @@ def row(alarm: Alarm, master: MasterDatabase, now: int) -> dict[str, Any]:
         "priority": alarm.priority,
         "state": alarm.state.value,
         **_texts(alarm, entry, master),
+        "detail": alarm.detail,
         "value": alarm.value,
         "setpoint": alarm.setpoint,
         "is_active": alarm.is_active,

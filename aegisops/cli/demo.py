@@ -114,6 +114,7 @@ def _run(
             trained = materialize(stack.settings, MACHINE_CLASS, "everything")
         if trained["no_model"]:
             output.note(f"[yellow]no model[/] ({trained['no_model']}); limit rules answer")
+        stack.start_alarm_engine()
         with watch.step("API: model, features and an answer for every machine"):
             stack.wait_for_api()
             rung = "thresholds" if trained["no_model"] else "production"
@@ -147,6 +148,7 @@ def _show(answers: list[dict[str, Any]], urls: dict[str, str]) -> None:
     output.results.print(output.predictions_table(title, answers[:SHOWN]))
     output.say(f"API:     {urls['API']}/api/docs   (token: aegisops token)")
     output.say(f"Dagster: {urls['Dagster']}")
+    output.say("Alarms:  aegisops alarms list")
     output.say('SQL:     aegisops sql -c "SELECT * FROM risk_ranking"')
 
 

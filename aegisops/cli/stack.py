@@ -125,6 +125,10 @@ class Stack:
         """The prediction API; ready when `wait_for_api` returns."""
         self._module(self._front, "api", "serving", f"{self.urls['API']}/readyz")
 
+    def start_alarm_engine(self) -> None:
+        """Limits, data and risks → alarms."""
+        self._module(self._front, "alarm-engine", "serving.alarm_engine")
+
     def start_simulator(self) -> None:
         """Live readings of the simulated fleet that the lake holds."""
         self._module(self._front, "simulator", "aegisops.simulator.live")

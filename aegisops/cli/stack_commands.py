@@ -80,6 +80,7 @@ def _serve(base: Any) -> None:  # noqa: ANN401 - a Path; pathlib is not needed a
         if plan_in(Lake(stack.settings.lake_root)) is not None:
             stack.start_simulator()
         stack.start_api()
+        stack.start_alarm_engine()
         stack.start_dagster()
         stack.start_dagster_daemon()
         stack.wait_for_api()

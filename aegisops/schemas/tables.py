@@ -409,7 +409,7 @@ ALARM_JOURNAL = Table(
         "is_first_out": Column(pa.bool_(), "no other alarm of its group stood when it was raised"),
         "occurrence": Column(pa.int64(), "how often the alarm had been raised", low=0),
         "subject": Column(pa.string(), "token subject, or alarm-engine; never a personal name"),
-        "reason": Column(pa.string(), "why, or the comment; empty if none"),
+        "comment": Column(pa.string(), "why, or what was said; empty if none"),
         "value": Column(pa.float64(), "value that raised it", nullable=True),
         "setpoint": Column(pa.float64(), "limit at that time", nullable=True),
         "prediction_id": Column(pa.string(), "prediction behind an advisory", nullable=True),

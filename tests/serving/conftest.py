@@ -206,6 +206,7 @@ class Fleet:
         coverage: float = 1.0,
         machine_class: str = "cnc_spindle",
         area: str = "A",
+        stopped: bool = False,
     ) -> None:
         client = connect(self.settings.redis)
         store = OnlineStore(client)
@@ -213,6 +214,7 @@ class Fleet:
         if rms is not None:
             vector = np.zeros(len(SPINDLE.vector))
             vector[SPINDLE.vector.index("vibration_rms_1h")] = rms
+            vector[SPINDLE.vector.index("vibration_rms_5m")] = 0.05 if stopped else rms
             ts = round((time.time() - age) * 1e6)
             store.write_features(
                 [FeatureVector(machine_id, SPINDLE.feature_set, ts, vector, coverage)],

@@ -1,0 +1,1 @@
+"""The alarm engine: judges every machine, moves the alarms, tells the pager."""
