@@ -21,5 +21,5 @@ export default defineConfig({
     },
   },
   server: { proxy: { "/api": { target: api, ws: true } } },
-  test: { environment: "jsdom", include: ["src/**/*.test.{ts,tsx}"] },
+  test: { environment: "jsdom", isolate: false, maxWorkers: 1, include: ["src/**/*.test.{ts,tsx}"] },
 });

@@ -4,7 +4,7 @@ import type { Outcome } from "./vocabulary";
 
 type Schemas = components["schemas"];
 
-export type FleetMachine = Schemas["FleetMachine"] & { indicators?: Indicator[] };
+export type FleetMachine = Schemas["FleetMachine"] & { indicators: Indicator[] };
 export type Fleet = Omit<Schemas["FleetPage"], "machines"> & { machines: FleetMachine[] };
 export type Health = Schemas["Health"];
 export type Sites = Schemas["Sites"];

@@ -4,9 +4,6 @@
  */
 import type { Frame, LivePrediction } from "./messages";
 
-/** Points kept of a channel or feature that somebody draws. */
-export const KEPT_POINTS = 240;
-
 export interface LiveValue {
   /** µs on the machine's clock. */
   ts: number;
@@ -21,8 +18,6 @@ export interface LiveMachine {
   featuresAt: number | null;
   coverage: number | null;
   prediction: LivePrediction | null;
-  /** Short past of features, for sparklines; oldest first. */
-  past: Map<string, number[]>;
 }
 
 type Listener = (machine: LiveMachine) => void;
@@ -63,10 +58,7 @@ export class LiveStore {
           const machine = this.machine(row.machine_id);
           machine.featuresAt = row.ts;
           machine.coverage = row.coverage;
-          for (const [name, value] of Object.entries(row.features)) {
-            machine.features.set(name, value);
-            if (value !== null) this.remember(machine, name, value);
-          }
+          for (const [name, value] of Object.entries(row.features)) machine.features.set(name, value);
           this.touch(row.machine_id);
         }
         break;
@@ -106,20 +98,10 @@ export class LiveStore {
         featuresAt: null,
         coverage: null,
         prediction: null,
-        past: new Map(),
       };
       this.machines.set(id, machine);
     }
     return machine;
-  }
-
-  private remember(machine: LiveMachine, name: string, value: number): void {
-    const past = machine.past.get(name);
-    if (!past) machine.past.set(name, [value]);
-    else {
-      past.push(value);
-      if (past.length > KEPT_POINTS) past.splice(0, past.length - KEPT_POINTS);
-    }
   }
 
   private touch(machineId: string): void {

@@ -17,7 +17,15 @@ export function describe(indicator: Indicator): string {
   return s.bar.text(title, value === null ? s.bar.noValue : withUnit(value, unit), normal, limits);
 }
 
-export function LimitBar({ machineId, indicator, past }: { machineId: string; indicator: Indicator; past?: readonly (number | null)[] | undefined }) {
+interface LimitBarProps {
+  machineId: string;
+  indicator: Indicator;
+  past?: readonly (number | null)[] | undefined;
+  /** In a table whose column says what it is: without title and trend. */
+  isCompact?: boolean;
+}
+
+export function LimitBar({ machineId, indicator, past, isCompact = false }: LimitBarProps) {
   const scale = scaleOf(indicator);
   const pointer = useRef<SVGPathElement>(null);
   const text = useRef<HTMLSpanElement>(null);
@@ -44,8 +52,8 @@ export function LimitBar({ machineId, indicator, past }: { machineId: string; in
   const percent = (v: number) => `${scale.at(v) * 100}%`;
   const { low, high, warning, alarm } = indicator;
   return (
-    <div className="limit-bar" ref={root} data-standing={standing(indicator.value, indicator)}>
-      <span className="limit-bar-title">{indicator.title}</span>
+    <div className={isCompact ? "limit-bar compact" : "limit-bar"} ref={root} data-standing={standing(indicator.value, indicator)}>
+      {!isCompact && <span className="limit-bar-title">{indicator.title}</span>}
       <span className="limit-bar-value">
         <span ref={text}>{number(indicator.value)}</span> <span className="unit">{unit}</span>
       </span>
@@ -60,7 +68,7 @@ export function LimitBar({ machineId, indicator, past }: { machineId: string; in
           <path ref={pointer} className="pointer" d="M0 8l5 9h-10z" />
         </svg>
       </svg>
-      <Sparkline values={past ?? store.get(machineId)?.past.get(feature) ?? []} scale={scale} limits={indicator} />
+      {!isCompact && <Sparkline values={past ?? []} scale={scale} limits={indicator} />}
     </div>
   );
 }

@@ -24,8 +24,7 @@ export function FleetPage() {
   );
 }
 
-/** Also the area page, whose fleet is one area. */
-export function Overview({ data, title = s.fleet.title }: { data: Fleet; title?: string }) {
+function Overview({ data }: { data: Fleet }) {
   const [filter, setFilter] = useState("");
   const wanted = useDeferredValue(filter);
   const standing = useQuery(alarms()).data?.alarms;
@@ -46,7 +45,7 @@ export function Overview({ data, title = s.fleet.title }: { data: Fleet; title?:
   return (
     <>
       <div className="page-head">
-        <h1>{title}</h1>
+        <h1>{s.fleet.title}</h1>
         <FleetCounts data={data} />
         <label className="filter">
           <span className="visually-hidden">{s.fleet.filter}</span>

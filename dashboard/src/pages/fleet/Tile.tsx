@@ -16,7 +16,7 @@ const STALE_MS = 600_000;
 
 export const Tile = memo(function Tile({ machine, shortId }: { machine: MachineRow; shortId: string }) {
   const { machine_id, alarms, risk } = machine;
-  const indicators = (machine.indicators ?? []).slice(0, INDICATORS);
+  const indicators = machine.indicators.slice(0, INDICATORS);
   const abnormal = rank(machine) > 0;
   const label = `${machine_id}: ${abnormal ? what(machine) : s.risk.normal}. ${s.risk.label} ${s.risk[risk]} ${probability(machine.probability)}. ${s.fleet.data(s.quality[machine.data_quality.status])}.`;
   return (

@@ -42,7 +42,7 @@ export function what(machine: MachineRow): string {
 /** The indicator furthest from normal, by limits first and then by the band's width. */
 export function worst(machine: MachineRow): { indicator: Indicator; level: number } | null {
   let found: { indicator: Indicator; level: number; distance: number } | null = null;
-  for (const indicator of machine.indicators ?? []) {
+  for (const indicator of machine.indicators) {
     if (indicator.value === null) continue;
     const level = severity(indicator.value, indicator);
     const distance = deviation(indicator.value, indicator) ?? 0;

@@ -89,7 +89,7 @@ function useWanted(row: FleetMachine): readonly Wanted[] {
     for (const channel of mine?.channels ?? []) {
       found.push({ kind: "channel", name: channel.name, title: channel.title, limits: NONE });
       for (const feature of mine?.features.filter((f) => f.channel === channel.name && f.window_seconds !== null) ?? []) {
-        const indicator = row.indicators?.find((i) => i.feature === feature.name);
+        const indicator = row.indicators.find((i) => i.feature === feature.name);
         const rule = mine?.thresholds.find((t) => t.feature === feature.name);
         found.push({
           kind: "feature",

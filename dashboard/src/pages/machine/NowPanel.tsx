@@ -16,7 +16,7 @@ const TREND_POINTS = 48;
 
 export function NowPanel({ row, health }: { row: FleetMachine; health: Health | undefined }) {
   const [span] = useState(() => endingNow("8h", clock.now() / 1_000));
-  const indicators = row.indicators ?? [];
+  const indicators = row.indicators;
   const past = useQueries({
     queries: indicators.map((i) => history(row.machine_id, { kind: "feature", name: i.feature }, span, TREND_POINTS)),
   });
