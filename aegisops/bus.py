@@ -213,9 +213,18 @@ def ensure_topics(
     if kafka.in_memory:
         return
     admin = _made(AdminClient, client_options(kafka))
+    try:
+        there = admin.list_topics(timeout=_TIMEOUT).topics
+    except KafkaException as error:
+        raise _as_failure(error.args[0], "list the topics") from error
+    # Only what is missing: a program that may read its topics need not be allowed to create any.
     wanted = [
-        NewTopic(t, num_partitions=partitions, replication_factor=replication) for t in topics
+        NewTopic(t, num_partitions=partitions, replication_factor=replication)
+        for t in topics
+        if t not in there
     ]
+    if not wanted:
+        return
     for topic, future in admin.create_topics(wanted, request_timeout=_TIMEOUT).items():
         try:
             future.result()  # ends by itself at request_timeout

@@ -80,7 +80,8 @@ class StreamApplication(Application):
                 "statistics.interval.ms": STATISTICS_MS,
                 "stats_cb": self._on_statistics,
             },
-            producer_extra_config=dict(kafka.options),
+            # It sends nothing; an idempotent producer would need the right to write all the same.
+            producer_extra_config={**kafka.options, "enable.idempotence": False},
             topic_manager=_InMemoryTopics(kafka.bootstrap, name) if kafka.in_memory else None,
             state_dir=settings.data_dir.absolute() / "quix" / name,
             use_changelog_topics=False,
