@@ -14,6 +14,7 @@ from typer.core import TyperGroup
 from aegisops.cli import (
     access,
     audit,
+    backfill,
     dead_letters,
     demo,
     doctor,
@@ -24,6 +25,8 @@ from aegisops.cli import (
     models,
     output,
     predict,
+    replay,
+    run,
     simulate,
     sql,
     stack_commands,
@@ -86,5 +89,8 @@ for _module in (
     audit,
     drift,
     kafka,
+    run,
+    backfill,
+    replay,
 ):
     _module.register(app)

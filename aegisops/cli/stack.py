@@ -207,7 +207,7 @@ class Stack:
         from aegisops.embedded.processes import Child
 
         environment = self.environment | (extra or {})
-        group.start(Child(name, command, environment, ready))
+        group.start(Child(name, command, environment, ready, restarts_as="AEGIS_STREAM__RESTARTS"))
 
     @property
     def environment(self) -> dict[str, str]:

@@ -59,6 +59,8 @@ class Child:
     ready: Callable[[], bool] | None = None
     """Asked until it says True; a child without one is ready at once."""
     restart: bool = True
+    restarts_as: str = ""
+    """Environment variable that tells the child how often it was started again."""
 
 
 @dataclass(slots=True)
@@ -95,7 +97,7 @@ class Processes:
                 raise Permanent(f"{child.name} is already running")
             if self.log_path(child.name).exists():
                 self.log_path(child.name).replace(self._log_dir / f"{child.name}.log.1")
-            self._running[child.name] = _Running(child, self._spawn(child), self._clock())
+            self._running[child.name] = _Running(child, self._spawn(child, 0), self._clock())
         if self._watcher is None:
             self._watcher = threading.Thread(target=self._watch, name="processes", daemon=True)
             self._watcher.start()
@@ -196,15 +198,16 @@ class Processes:
             running.pause = min(2 * running.pause, LONGEST_PAUSE)
             log.warning("%s ended with exit code %s", running.child.name, code)
         elif now >= running.due:
-            running.process, running.started = self._spawn(running.child), now
-            running.due = None
             running.restarts += 1
+            running.process, running.started = self._spawn(running.child, running.restarts), now
+            running.due = None
 
-    def _spawn(self, child: Child) -> subprocess.Popen[bytes]:
+    def _spawn(self, child: Child, restarts: int) -> subprocess.Popen[bytes]:
+        told = {child.restarts_as: str(restarts)} if child.restarts_as else {}
         with self.log_path(child.name).open("ab") as output:
             return subprocess.Popen(
                 dying_with_parent(child.command),
-                env={**os.environ, **child.env},
+                env={**os.environ, **child.env, **told},
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,

@@ -104,7 +104,14 @@ class Stack:
             "AEGIS_STREAM__LAKE_METRICS_PORT": str(port),
             "AEGIS_STREAM__FEATURE_METRICS_PORT": str(port),
         }
-        self.processes.start(Child(app, [sys.executable, "-m", f"streaming.{app}"], env))
+        self.processes.start(
+            Child(
+                app,
+                [sys.executable, "-m", f"streaming.{app}"],
+                env,
+                restarts_as="AEGIS_STREAM__RESTARTS",
+            )
+        )
         return f"http://{ports.LOOPBACK}:{port}/metrics"
 
     def send(self, topic, key, payload):
