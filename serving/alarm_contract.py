@@ -38,6 +38,24 @@ class AlarmQuery(_Request):
     area: str | None = Field(default=None, max_length=200)
 
 
+class SpanQuery(_Request):
+    """A span of the journal; from a day ago to now when absent. Without offset times are UTC."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+
+    begin: datetime | None = Field(default=None, alias="from")
+    end: datetime | None = Field(default=None, alias="to")
+
+
+class JournalQuery(SpanQuery):
+    """Which transitions."""
+
+    machine_id: str | None = Field(default=None, max_length=200)
+    alarm_id: str | None = Field(default=None, max_length=64)
+    cursor: str | None = Field(default=None, max_length=100)
+    limit: int = Field(default=100, ge=1, le=1_000)
+
+
 class AcknowledgeRequest(_Request):
     """I have seen this alarm."""
 

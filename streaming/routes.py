@@ -106,7 +106,7 @@ ROUTES: Mapping[str, Route] = {
         _own("scored_at"), ((SHADOW_SCORES, _good("scored_at")),), time="scored_at"
     ),
     names.ALARMS_TOPIC: Route(
-        _own("changed_at"), ((ALARM_JOURNAL, _good("changed_at")),), time="changed_at"
+        _own("changed_at"), ((ALARM_JOURNAL, _good("changed_at", "raised_at")),), time="changed_at"
     ),
 }
 

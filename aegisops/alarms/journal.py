@@ -40,6 +40,8 @@ def record(alarm: Alarm) -> dict[str, Any]:
         "area": alarm.area,
         "cause_group": alarm.group,
         "is_first_out": alarm.is_first_out,
+        "is_active": alarm.is_active,
+        "raised_at": alarm.raised_at,
         "occurrence": alarm.occurrence,
         "subject": last.by,
         "comment": last.reason,

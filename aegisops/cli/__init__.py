@@ -13,6 +13,7 @@ from typer.core import TyperGroup
 
 from aegisops.cli import (
     access,
+    alarms,
     audit,
     backfill,
     dead_letters,
@@ -81,6 +82,7 @@ for _module in (
     importing,
     evaluate,
     predict,
+    alarms,
     models,
     access,
     sql,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from aegisops.errors import Permanent, ServiceUnavailable
 
@@ -30,9 +30,15 @@ class Api:
             trust_env=False,  # a proxy has no business between two processes of one machine
         )
 
-    def get(self, path: str) -> Any:  # noqa: ANN401 - JSON
-        """Answer of GET /api/v1`path`."""
-        return self._ask("GET", path, None)
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._client.close()
+
+    def get(self, path: str, **query: object) -> Any:  # noqa: ANN401 - JSON
+        """Answer of GET /api/v1`path`; None in `query` is left out."""
+        return self._ask("GET", path, None, {k: v for k, v in query.items() if v is not None})
 
     def post(self, path: str, body: object) -> Any:  # noqa: ANN401 - JSON
         """Answer of POST /api/v1`path`."""
@@ -44,11 +50,13 @@ class Api:
         answers = answer["predictions"] if isinstance(answer, dict) else answer
         return sorted(answers, key=lambda a: -(-1 if (p := a["probability"]) is None else p))
 
-    def _ask(self, method: str, path: str, body: object) -> Any:  # noqa: ANN401 - JSON
+    def _ask(
+        self, method: str, path: str, body: object, query: dict[str, Any] | None = None
+    ) -> Any:  # noqa: ANN401 - JSON
         import httpx
 
         try:
-            answer = self._client.request(method, f"/api/v1{path}", json=body)
+            answer = self._client.request(method, f"/api/v1{path}", json=body, params=query)
         except httpx.TransportError as error:
             raise ServiceUnavailable(
                 f"no API answers at {self.url} ({error}); start one with `aegisops up` or "

@@ -407,6 +407,8 @@ ALARM_JOURNAL = Table(
         "area": Column(pa.string(), "area of the plant"),
         "cause_group": Column(pa.string(), "what alarms of one cause have in common"),
         "is_first_out": Column(pa.bool_(), "no other alarm of its group stood when it was raised"),
+        "is_active": Column(pa.bool_(), "whether the condition holds, hidden or not"),
+        "raised_at": Column(TIMESTAMP, "when it was last raised", nullable=True),
         "occurrence": Column(pa.int64(), "how often the alarm had been raised", low=0),
         "subject": Column(pa.string(), "token subject, or alarm-engine; never a personal name"),
         "comment": Column(pa.string(), "why, or what was said; empty if none"),

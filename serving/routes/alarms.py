@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable
+from datetime import UTC, datetime, timedelta
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Request
 from starlette.responses import Response
 
 from aegisops.alarms.lifecycle import Alarm, IllegalTransition
+from aegisops.tokens import Principal
+from serving import alarm_journal
 from serving.alarm_contract import (
     AcknowledgeRequest,
     AlarmDefinitionRow,
+    AlarmKpi,
     AlarmList,
     AlarmQuery,
     AlarmRow,
+    JournalPage,
+    JournalQuery,
     OutOfServiceRequest,
     ShelveRequest,
+    SpanQuery,
     VersionRequest,
 )
 from serving.alarms import Filters, StaleVersion, UnknownAlarm
@@ -24,6 +31,8 @@ from serving.auth import Operator, Viewer
 from serving.problem import Problem
 from serving.routes.http import as_json, body_of, documented_body, documented_errors, service_of
 from serving.service import Service
+
+LONGEST_SPAN = timedelta(days=92)
 
 router = APIRouter(prefix="/alarms", tags=["alarms"])
 
@@ -59,6 +68,77 @@ async def alarms(
 async def definitions(request: Request, _: Viewer) -> Response:
     """Every entry: what an alarm means, what to do about it, its setpoint, deadband and delays."""
     return as_json(service_of(request).alarms.definitions())
+
+
+@router.get(
+    "/journal",
+    summary="Transitions, newest first",
+    responses={200: {"model": JournalPage}, **documented_errors("invalid", "unavailable")},
+)
+async def journal(
+    request: Request, principal: Viewer, asked: Annotated[JournalQuery, Query()]
+) -> Response:
+    """From the lake: a transition arrives there with the lake writer's next flush.
+
+    `cursor` of a page gives the one after it.
+    """
+    service = service_of(request)
+    begin, end, now = _span(service, asked)
+    records, cursor = await service.lake_reads.run(
+        lambda lake: alarm_journal.page(
+            lake,
+            begin=begin,
+            end=end,
+            machine_id=asked.machine_id,
+            alarm_id=asked.alarm_id,
+            cursor=asked.cursor,
+            limit=asked.limit,
+            places=_places(principal),
+        )
+    )
+    rows = [alarm_journal.row(record) for record in records]
+    return as_json({"records": rows, "cursor": cursor, "as_of": now})
+
+
+@router.get(
+    "/kpi",
+    summary="Figures of the alarm system",
+    responses={200: {"model": AlarmKpi}, **documented_errors("invalid", "unavailable")},
+)
+async def kpi(
+    request: Request, principal: Viewer, asked: Annotated[SpanQuery, Query()]
+) -> Response:
+    """From the journal alone (ISA-18.2): rate, floods, most frequent, stale, chattering."""
+    service = service_of(request)
+    begin, end, _ = _span(service, asked)
+    figures = await service.lake_reads.run(
+        lambda lake: alarm_journal.figures(lake, begin, end, _places(principal))
+    )
+    return as_json({"begin": begin, "end": end, **figures})
+
+
+def _span(service: Service, asked: SpanQuery) -> tuple[datetime, datetime, datetime]:
+    """Begin, end and now; a day up to now when absent."""
+    now = datetime.fromtimestamp(service.clock(), UTC)
+    end = _aware(asked.end) or now
+    begin = _aware(asked.begin) or end - timedelta(days=1)
+    if begin >= end:
+        raise Problem("invalid", "`from` must be before `to`.")
+    if end - begin > LONGEST_SPAN:
+        raise Problem("invalid", f"A span is {LONGEST_SPAN.days} days at most.")
+    return begin, end, now
+
+
+def _aware(moment: datetime | None) -> datetime | None:
+    return moment if moment is None or moment.tzinfo else moment.replace(tzinfo=UTC)
+
+
+def _places(principal: Principal) -> alarm_journal.Places:
+    sites, areas = principal.sites, principal.areas
+    return (
+        None if sites is None else sorted(sites),
+        None if areas is None else sorted(areas),
+    )
 
 
 @router.post(

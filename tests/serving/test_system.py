@@ -143,8 +143,9 @@ async def test_every_reference_of_the_contract_leads_somewhere(api: Running) -> 
 @pytest.mark.slow
 def test_the_started_api_has_none_of_the_heavy_libraries(settings: Settings) -> None:
     program = (
-        "import sys, serving.__main__ as m\n"
-        "m._import_xgboost_alone()\n"
+        "import sys\n"
+        "from serving.lean_imports import import_xgboost_alone\n"
+        "import_xgboost_alone()\n"
         "from aegisops.settings import Settings\n"
         "from serving.app import create_app\n"
         "from serving.service import build\n"
