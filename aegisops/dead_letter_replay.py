@@ -146,6 +146,11 @@ def _message(
     is_capture: Callable[[str, str], bool],
 ) -> Message:
     label, raw, written_by = group.select("_topic", "raw", "schema_id").row(0)
+    if topic_of(label) == names.REFUSALS_TOPIC:
+        raise BadInput(
+            str(group["reason"][0]),
+            "a gateway refused it before Kafka; mend its mapping file, the source sends on",
+        )
     record = decode(label, raw, written_by, writer_schema)
     topic, machine = topic_of(label) or label, str(record["machine_id"])
     kept = group.select(*PLACE, "reason")

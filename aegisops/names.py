@@ -11,6 +11,7 @@ PREDICTIONS_TOPIC = "aegis.predictions.v1"
 FEEDBACK_TOPIC = "aegis.feedback.v1"
 SHADOW_SCORES_TOPIC = "aegis.shadow_scores.v1"
 ALARMS_TOPIC = "aegis.alarms.v1"
+REFUSALS_TOPIC = "aegis.refusals.v1"  # what a gateway could not read or place
 TOPICS = (
     READINGS_TOPIC,
     EVENTS_TOPIC,
@@ -18,6 +19,7 @@ TOPICS = (
     FEEDBACK_TOPIC,
     SHADOW_SCORES_TOPIC,
     ALARMS_TOPIC,
+    REFUSALS_TOPIC,
 )
 PARTITIONS = 12
 LAKE_WRITER_APP = "aegis-lake-writer"
@@ -242,6 +244,9 @@ class Reason(StrEnum):
     COUNTER_JUMP = "counter_jump"
     DUPLICATE = "duplicate"  # an import has one key twice
     UNKNOWN_VOCABULARY = "unknown_vocabulary"  # event type or outcome outside the fixed list
+    UNMAPPED = "unmapped"  # a gateway got it and its mapping file does not name it
+    TOO_LARGE = "too_large"  # a gateway got more in one piece than one message may hold
+    GAP = "gap"  # a gateway knows that values of this source are missing, and since when
 
 
 # --- Metrics ----------------------------------------------------------------------------------

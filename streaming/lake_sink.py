@@ -142,7 +142,7 @@ class LakeSink(BufferedSink):
                 written = self._ledger.append(table, data, topic, last, stored[table.name])
                 self._count(table, written)
 
-        commit(DEAD_LETTERS, letters)
+        commit(DEAD_LETTERS, letters, always=route.closing is DEAD_LETTERS)
         for table, pick in route.split:
             commit(table, pick(rows), always=table is route.closing)
         self._levels.update(judgement.levels)

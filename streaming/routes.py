@@ -16,6 +16,7 @@ from aegisops.names import Reason
 from aegisops.quality import Counters, Fleet, Judged, Limits
 from aegisops.schemas.tables import (
     ALARM_JOURNAL,
+    DEAD_LETTERS,
     EVENTS,
     FEEDBACK,
     PREDICTIONS,
@@ -49,14 +50,15 @@ class Route:
 
     judge: Judge
     split: tuple[tuple[Table, Callable[[pl.DataFrame], pl.DataFrame]], ...]
-    """Tables in the order they are committed, and how each finds its rows among the good ones."""
+    """Tables in the order they are committed, and how each finds its rows among the good ones;
+    empty when every record is a dead letter."""
     time: str = "ts"
     """Column with a record's time."""
 
     @property
     def closing(self) -> Table:
         """The table whose stored offset settles all."""
-        return self.split[-1][0]
+        return self.split[-1][0] if self.split else DEAD_LETTERS
 
 
 def _readings(records: pl.DataFrame, fleet: Fleet, limits: Limits, levels: Counters) -> Judgement:
@@ -70,6 +72,23 @@ def _events(records: pl.DataFrame, fleet: Fleet, limits: Limits, _: Counters) ->
 
 def _feedback(records: pl.DataFrame, fleet: Fleet, limits: Limits, _: Counters) -> Judgement:
     return _single(quality.judge_feedback(records, fleet, limits))
+
+
+def _refusals(records: pl.DataFrame, _: Fleet, __: Limits, ___: Counters) -> Judgement:
+    """What a gateway refused: its reason stands."""
+    place = pl.concat_str("gateway", "source", "place", separator="/")
+    return _single(
+        records.with_columns(
+            why=pl.concat_str(place, pl.lit(": "), "detail"),
+            ts=pl.col("received_at"),
+            machine_id=_or_null("machine_id"),
+            channel=_or_null("channel"),
+        )
+    )
+
+
+def _or_null(column: str) -> pl.Expr:
+    return pl.when(pl.col(column) != "").then(pl.col(column))
 
 
 def _own(time: str) -> Judge:
@@ -108,6 +127,7 @@ ROUTES: Mapping[str, Route] = {
     names.ALARMS_TOPIC: Route(
         _own("changed_at"), ((ALARM_JOURNAL, _good("changed_at", "raised_at")),), time="changed_at"
     ),
+    names.REFUSALS_TOPIC: Route(_refusals, ()),
 }
 
 
@@ -115,6 +135,8 @@ def rejected(topic: str, rows: pl.DataFrame) -> pl.DataFrame:
     """The rejected rows as reason, why, machine_id, channel, ts, _partition, _offset, _index."""
     if topic == names.READINGS_TOPIC:
         bad = Judged(rows).rejected
+    elif topic == names.REFUSALS_TOPIC:
+        bad = rows
     else:
         bad = rows.filter(pl.col("reason").is_not_null()).with_columns(
             channel=pl.lit(None, pl.String), ts=pl.col(ROUTES[topic].time)

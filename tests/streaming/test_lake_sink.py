@@ -26,7 +26,7 @@ NOW_MS = 1_790_000_000_000
 NOW = NOW_MS * 1_000
 SECOND = 1_000_000
 LIMITS = Limits(max_future_us=300 * SECOND, max_past_us=3_650 * 86_400 * SECOND)
-TOPICS = (names.READINGS_TOPIC, names.EVENTS_TOPIC)
+TOPICS = (names.READINGS_TOPIC, names.EVENTS_TOPIC, names.REFUSALS_TOPIC)
 
 
 def register(lake, *machines):
@@ -455,6 +455,7 @@ def test_a_flush_of_only_bad_messages_settles_them(store):
     assert settled(store.lake, dict.fromkeys(TOPICS, "c1"), [(t, 0) for t in TOPICS]) == {
         (names.READINGS_TOPIC, 0): 0,
         (names.EVENTS_TOPIC, 0): -1,
+        (names.REFUSALS_TOPIC, 0): -1,
     }
     reborn = store.sink()
     send(reborn, 0, b"garbage")
@@ -484,3 +485,37 @@ def test_a_stale_handle_is_refused_by_delta_itself(store):
             mode="append",
             commit_properties=CommitProperties(app_transactions=[Transaction(name, 5)]),
         )
+
+
+def refusal(machine_id="", channel=""):
+    return {
+        "gateway": "hall-a",
+        "source": "broker",
+        "place": "plant/x",
+        "reason": "unmapped",
+        "detail": "no entry",
+        "received_at": NOW,
+        "machine_id": machine_id,
+        "channel": channel,
+        "payload": b"\x00\xff",
+    }
+
+
+def test_what_a_gateway_refused_is_a_dead_letter_once(store):
+    topic = names.REFUSALS_TOPIC
+    sink = store.sink()
+    send(sink, 0, store.encode(topic, refusal()), topic=topic)
+    send(sink, 1, store.encode(topic, refusal("m-1", "power")), topic=topic)
+    send(sink, 2, b"nonsense", topic=topic)
+    sink.flush()
+    for _ in range(2):  # a restart, and the same messages again
+        sink = store.sink()
+        send(sink, 1, store.encode(topic, refusal("m-1", "power")), topic=topic)
+        send(sink, 2, b"nonsense", topic=topic)
+        sink.flush()
+    letters = store.rows(DEAD_LETTERS).sort("_offset")
+    assert letters["reason"].to_list() == ["unmapped", "unmapped", "malformed"]
+    assert letters["machine_id"].to_list() == [None, "m-1", None]
+    assert letters["channel"].to_list() == [None, "power", None]
+    assert letters["detail"][0] == "hall-a/broker/plant/x: no entry"
+    assert settled(store.lake, sink._incarnations, [(topic, 0)]) == {(topic, 0): 2}
