@@ -24,6 +24,7 @@ TOPICS = (
 PARTITIONS = 12
 LAKE_WRITER_APP = "aegis-lake-writer"
 FEATURE_WORKER_APP = "aegis-feature-worker"
+GATEWAY_APP = "aegis-gateway"
 
 # --- Kafka headers ------------------------------------------------------------------------------
 REPLAY_OF_HEADER = "aegis-replay-of"  # source position of the dead letter that is sent again

@@ -114,6 +114,17 @@ class AlarmSettings(BaseModel, frozen=True, extra="forbid"):
     """File with the routing key, instead of the variable."""
     webhook_priority: int = Field(default=2, ge=1, le=4)
     """Alarms of this priority and more urgent ones are notified."""
+class GatewaySettings(BaseModel, frozen=True, extra="forbid"):
+    """Sensor gateway: OPC UA and MQTT to Kafka."""
+
+    mapping: Path | None = None
+    """Mapping file: which nodes and topics are which machine's channels."""
+    pki_dir: Path | None = None
+    """OPC UA certificates: own, trusted, rejected; data_dir/gateway/pki when absent."""
+    spool_max_bytes: int = 2 * 1024**3
+    """What may wait on disk for Kafka; beyond it sources have to wait."""
+    metrics_port: int = 18103
+    """Prometheus metrics, /livez and /readyz; 0 = none."""
 
 
 class MlflowSettings(BaseModel, frozen=True, extra="forbid"):
@@ -165,6 +176,7 @@ class Settings(BaseSettings):
     api: ApiSettings = ApiSettings()
     stream: StreamSettings = StreamSettings()
     alarms: AlarmSettings = AlarmSettings()
+    gateway: GatewaySettings = GatewaySettings()
     mlflow: MlflowSettings = MlflowSettings()
     dagster: DagsterSettings = DagsterSettings()
     engine: EngineSettings = EngineSettings()

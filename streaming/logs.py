@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 
 import orjson
 
-_LIBRARIES = ("httpx", "quixstreams")
+_LIBRARIES = ("asyncua", "asyncuagds", "httpx", "quixstreams")
 
 
 class JsonFormatter(logging.Formatter):

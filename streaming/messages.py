@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from aegisops.errors import BadInput
-from aegisops.names import EVENTS_TOPIC, READINGS_TOPIC, REFUSALS_TOPIC
+from aegisops.names import EVENTS_TOPIC, READINGS_TOPIC, REFUSALS_TOPIC, Reason
 from aegisops.schemas import avro
 from streaming.samples import MOST_KEPT, Happening, Item, Refusal, Sample
 from streaming.spool import Message
@@ -37,21 +37,23 @@ class Encoder:
         messages: list[Message] = []
         for topic, key, record in self._records(items, refused):
             number = first_id + len(messages)
-            record = dict(record)
-            if topic == READINGS_TOPIC:
-                record |= {"seq": number, "sent_at": round(now * 1e6)}
+            stamp = {"seq": number, "sent_at": round(now * 1e6)}
             try:
-                value = avro.encode(topic, record, self._ids[topic])
+                whole = {**record, **stamp} if topic == READINGS_TOPIC else record
+                messages.append(Message(number, topic, key, self._value(topic, whole), now))
             except BadInput as error:
+                detail = f"{topic} of {key}: {error.detail}"
+                payload = repr(record).encode()
                 refusal = Refusal(
-                    "gateway", topic, error.reason, error.detail, repr(record).encode(),
-                    round(now * 1e6), key,
-                )  # fmt: skip
+                    "gateway", topic, Reason.MALFORMED, detail, payload, stamp["sent_at"], key
+                )
                 refused(refusal)
-                topic, key = REFUSALS_TOPIC, self._gateway
-                value = avro.encode(topic, self._refusal(refusal), self._ids[topic])
-            messages.append(Message(number, topic, key, value, now))
+                value = self._value(REFUSALS_TOPIC, self._refusal(refusal))
+                messages.append(Message(number, REFUSALS_TOPIC, self._gateway, value, now))
         return messages
+
+    def _value(self, topic: str, record: Mapping[str, Any]) -> bytes:
+        return avro.encode(topic, record, self._ids[topic])
 
     def _records(
         self, items: Iterable[Item], refused: Callable[[Refusal], None]

@@ -6,6 +6,7 @@ thread at a time uses a spool. What a message means is not known here.
 
 from __future__ import annotations
 
+import fcntl
 import sqlite3
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -52,10 +53,20 @@ class Spool:
         self._path = path
         self._max_bytes = max_bytes
         path.parent.mkdir(parents=True, exist_ok=True)
+        self._lock = path.with_suffix(".lock").open("a")
         try:
-            self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            self._lock.close()
+            raise ConfigurationError(
+                f"{path} is used by another gateway; each needs its own name in its mapping file"
+            ) from error
+        self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+        try:
             self._db.execute("PRAGMA journal_mode = WAL")
-            self._db.execute("PRAGMA synchronous = FULL")  # NORMAL would lose a commit to a power cut
+            self._db.execute(
+                "PRAGMA synchronous = FULL"
+            )  # NORMAL would lose a commit to a power cut
             self._db.execute("PRAGMA journal_size_limit = 67108864")
             self._db.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
             self._db.execute(_SCHEMA)
@@ -65,6 +76,7 @@ class Spool:
             last = self._db.execute("SELECT seq FROM sqlite_sequence WHERE name = 'messages'")
             self._last = (last.fetchone() or (0,))[0]
         except sqlite3.DatabaseError as error:
+            self.close()
             raise ConfigurationError(
                 f"{path} is not a spool that can be read ({error}); move it away to start with an "
                 "empty one: what is in it is then not sent"
@@ -82,20 +94,20 @@ class Spool:
     def write(self, new: Sequence[Message], delivered: Iterable[int] = ()) -> None:
         """Add and remove messages in one transaction; on disk when this returns.
 
-        Raises `SpoolFull` when the new ones find no room; then nothing has changed but for the
-        removals, which are made.
+        Raises `SpoolFull` when the new ones find no room; none of them is then in, and removing
+        the delivered ones again does no harm.
         """
-        gone = list(delivered)
         size = sum(len(m.value) + _OVERHEAD for m in new)
         is_full = bool(new) and self.bytes + size > self._max_bytes
         try:
             self._db.execute("BEGIN IMMEDIATE")
-            removed = 0
-            for number in gone:
+            gone = removed = 0
+            for number in delivered:
                 for (length,) in self._db.execute(
                     "DELETE FROM messages WHERE id = ? RETURNING length(value)", (number,)
                 ):
                     removed += length + _OVERHEAD
+                    gone += 1
             if not is_full:
                 self._db.executemany("INSERT INTO messages VALUES (?, ?, ?, ?, ?)", new)
             self._db.execute("COMMIT")
@@ -103,12 +115,12 @@ class Spool:
             if self._db.in_transaction:
                 self._db.execute("ROLLBACK")
             raise SpoolFull(f"{self._path} cannot be written: {error}") from error
-        self.depth -= len(gone)
+        self.depth -= gone
         self.bytes -= removed
         if is_full:
             raise SpoolFull(
-                f"{self._path} is full ({self.bytes:,} bytes, {self.depth:,} messages): bring Kafka "
-                "back, or raise AEGIS_GATEWAY__SPOOL_MAX_BYTES"
+                f"{self._path} is full ({self.bytes:,} bytes, {self.depth:,} messages): bring "
+                "Kafka back, or raise AEGIS_GATEWAY__SPOOL_MAX_BYTES"
             )
         self.depth += len(new)
         self.bytes += size
@@ -130,3 +142,4 @@ class Spool:
     def close(self) -> None:
         """Close the file."""
         self._db.close()
+        self._lock.close()

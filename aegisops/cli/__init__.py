@@ -21,6 +21,7 @@ from aegisops.cli import (
     doctor,
     drift,
     evaluate,
+    gateway,
     importing,
     kafka,
     models,
@@ -94,5 +95,6 @@ for _module in (
     run,
     backfill,
     replay,
+    gateway,
 ):
     _module.register(app)
