@@ -177,6 +177,14 @@ class PlantServer:
         future.result(_SECONDS)
 
     def _end(self) -> None:
+        async def cancel() -> None:  # sessions of clients that never closed them
+            mine = asyncio.current_task()
+            left = [task for task in asyncio.all_tasks() if task is not mine]
+            for task in left:
+                task.cancel()
+            await asyncio.gather(*left, return_exceptions=True)
+
+        self._wait(cancel())
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(_SECONDS)
         self._loop.close()
