@@ -114,6 +114,8 @@ class AlarmSettings(BaseModel, frozen=True, extra="forbid"):
     """File with the routing key, instead of the variable."""
     webhook_priority: int = Field(default=2, ge=1, le=4)
     """Alarms of this priority and more urgent ones are notified."""
+
+
 class GatewaySettings(BaseModel, frozen=True, extra="forbid"):
     """Sensor gateway: OPC UA and MQTT to Kafka."""
 
@@ -123,7 +125,7 @@ class GatewaySettings(BaseModel, frozen=True, extra="forbid"):
     """OPC UA certificates: own, trusted, rejected; data_dir/gateway/pki when absent."""
     spool_max_bytes: int = 2 * 1024**3
     """What may wait on disk for Kafka; beyond it sources have to wait."""
-    metrics_port: int = 18103
+    metrics_port: int = 18104
     """Prometheus metrics, /livez and /readyz; 0 = none."""
 
 

@@ -33,7 +33,7 @@ def run(settings: Settings) -> None:
     metrics = FeatureMetrics()
     metrics.restarts.set(settings.stream.restarts)
     health = Health(metrics)
-    serve(settings.stream.feature_metrics_port, metrics, health)
+    serve(settings.stream.feature_metrics_port, metrics.registry, health)
     known = incarnations(settings.kafka, TOPICS)
     fleet = Fleet(lake, load_classes(settings.classes_dir))
     sink = FeatureSink(

@@ -79,15 +79,7 @@ def run(settings: Settings) -> None:
         MqttSource(source, found, offer=forwarder.offer, metrics=metrics) for source, found in mqtt
     ]
     sources: tuple[OpcUaSource | MqttSource, ...] = (*servers, *brokers)
-    health.serve(
-        settings.gateway.metrics_port,
-        metrics.registry,
-        lambda: "" if time.monotonic() - forwarder.turned_at < ALIVE_SECONDS else "stuck",
-        lambda: (
-            forwarder.complaint
-            or "; ".join(f"{s.name} is not connected" for s in sources if not s.is_connected)
-        ),
-    )
+    health.serve(settings.gateway.metrics_port, metrics.registry, _Probes(forwarder, sources))
     worker = threading.Thread(target=forwarder.run, name="forwarder")
     worker.start()
     log.info(
@@ -106,6 +98,25 @@ def run(settings: Settings) -> None:
         spool.close()
     if not stop.is_set():
         raise Retryable("the forwarder ended by itself")
+
+
+class _Probes:
+    """What the gateway answers to /livez and /readyz."""
+
+    def __init__(self, forwarder: Forwarder, sources: Sequence[OpcUaSource | MqttSource]) -> None:
+        self._forwarder = forwarder
+        self._sources = sources
+
+    def live(self) -> dict[str, object]:
+        """`ok` while the forwarder turns."""
+        silent = time.monotonic() - self._forwarder.turned_at
+        return {"ok": silent < ALIVE_SECONDS, "silent_seconds": round(silent, 1)}
+
+    def ready(self) -> dict[str, object]:
+        """`ok` while Kafka takes what comes and every source is connected."""
+        away = [f"{s.name} is not connected" for s in self._sources if not s.is_connected]
+        why = self._forwarder.complaint or "; ".join(away)
+        return {"ok": not why, "why": why}
 
 
 async def _listen(

@@ -2,7 +2,6 @@
 
 Alive: the main loop turns. Ready: it has partitions, and its last flush reached the stores.
 """
-"""/metrics, /livez and /readyz of an application that serves nothing else."""
 
 from __future__ import annotations
 
@@ -10,11 +9,11 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterable
-from typing import cast
+from typing import Protocol, cast
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
 import orjson
-from prometheus_client import make_wsgi_app
+from prometheus_client import CollectorRegistry, make_wsgi_app
 
 from streaming.metrics import StreamMetrics
 
@@ -53,11 +52,21 @@ class Health:
         return {"ok": bool(self.live()["ok"]) and not why, "why": why}
 
 
-def serve(port: int, metrics: StreamMetrics, health: Health) -> WSGIServer | None:
+class Probes(Protocol):
+    """Answers with `ok`, and what else explains it."""
+
+    def live(self) -> dict[str, object]:
+        """Whether a restart would help."""
+
+    def ready(self) -> dict[str, object]:
+        """Whether it does its work."""
+
+
+def serve(port: int, registry: CollectorRegistry, health: Probes) -> WSGIServer | None:
     """Answer on a port, from a thread; 0 = nowhere. A taken port must not stop the data."""
     if not port:
         return None
-    exposition = make_wsgi_app(metrics.registry)
+    exposition = make_wsgi_app(registry)
     answers = {"/livez": health.live, "/readyz": health.ready}
 
     def app(environ: dict[str, str], start: Callable[..., object]) -> Iterable[bytes]:
@@ -75,7 +84,7 @@ def serve(port: int, metrics: StreamMetrics, health: Health) -> WSGIServer | Non
     try:
         server = make_server("", port, app, handler_class=_Quiet)
     except OSError as error:
-        log.warning("no metrics on port %s: %s; set AEGIS_STREAM__*_METRICS_PORT", port, error)
+        log.warning("no metrics on port %s: %s; set its AEGIS_…__…METRICS_PORT", port, error)
         return None
     threading.Thread(target=server.serve_forever, name="health", daemon=True).start()
     return server
@@ -84,67 +93,3 @@ def serve(port: int, metrics: StreamMetrics, health: Health) -> WSGIServer | Non
 class _Quiet(WSGIRequestHandler):
     def log_message(self, *_: object) -> None:  # a probe a second is no news
         pass
-from collections.abc import Callable
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import ClassVar
-
-from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
-
-log = logging.getLogger(__name__)
-
-Check = Callable[[], str]
-"""What is wrong; empty when nothing is."""
-_OK, _NOT_FOUND, _UNAVAILABLE = 200, 404, 503
-
-
-def serve(port: int, registry: CollectorRegistry, is_alive: Check, is_ready: Check) -> int:
-    """Answer on a port, in a thread; returns the port. A taken port must not stop the data.
-
-    0 = do not serve; returns 0.
-    """
-    if not port:
-        return 0
-
-    class Handler(_Handler):
-        """The handler of this registry and these checks."""
-
-        pages: ClassVar[dict[str, Check]] = {"/livez": is_alive, "/readyz": is_ready}
-
-        def metrics(self) -> bytes:
-            """Everything in the registry, as text."""
-            return generate_latest(registry)
-
-    try:
-        server = ThreadingHTTPServer(("", port), Handler)
-    except OSError as error:
-        log.warning("no metrics on port %s: %s; set AEGIS_GATEWAY__METRICS_PORT", port, error)
-        return 0
-    server.daemon_threads = True
-    threading.Thread(target=server.serve_forever, name="health", daemon=True).start()
-    return port
-
-
-class _Handler(BaseHTTPRequestHandler):
-    pages: ClassVar[dict[str, Check]] = {}
-
-    def metrics(self) -> bytes:
-        raise NotImplementedError
-
-    def do_GET(self) -> None:
-        if self.path == "/metrics":
-            self._answer(_OK, self.metrics(), CONTENT_TYPE_LATEST)
-        elif self.path in self.pages:
-            wrong = self.pages[self.path]()
-            self._answer(_UNAVAILABLE if wrong else _OK, (wrong or "ok").encode(), "text/plain")
-        else:
-            self._answer(_NOT_FOUND, b"/metrics, /livez, /readyz", "text/plain")
-
-    def log_message(self, *_: object) -> None:
-        """A probe a second is no news."""
-
-    def _answer(self, status: int, body: bytes, kind: str) -> None:
-        self.send_response(status)
-        self.send_header("Content-Type", kind)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)

@@ -39,7 +39,7 @@ def run(settings: Settings) -> None:
     metrics = LakeMetrics()
     metrics.restarts.set(settings.stream.restarts)
     health = Health(metrics)
-    serve(settings.stream.lake_metrics_port, metrics, health)
+    serve(settings.stream.lake_metrics_port, metrics.registry, health)
     known = incarnations(settings.kafka, TOPICS)
     sink = LakeSink(
         lake,

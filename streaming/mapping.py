@@ -25,7 +25,7 @@ from pydantic import (
 from aegisops.errors import ConfigurationError
 from aegisops.importers.units import conversion
 from aegisops.machines import ChannelKind, MachineClass
-from aegisops.machines.model import Duration
+from aegisops.machines.durations import Duration
 from aegisops.names import EventType
 
 MACHINE = "{machine}"

@@ -16,7 +16,7 @@ def served():
     metrics = StreamMetrics("lake_writer", clock=lambda: 100.0)
     health = Health(metrics, clock=lambda: clock[0])
     port = ports.free_port()
-    server = serve(port, metrics, health)
+    server = serve(port, metrics.registry, health)
     yield clock, metrics, health, f"http://{ports.LOOPBACK}:{port}"
     server.shutdown()
     server.server_close()
@@ -61,6 +61,6 @@ def test_the_metrics_are_prometheus_text(served):
 
 def test_no_port_is_no_server_and_a_taken_one_stops_nothing(served, caplog):
     _, metrics, health, url = served
-    assert serve(0, metrics, health) is None
-    assert serve(int(url.rpartition(":")[2]), metrics, health) is None
+    assert serve(0, metrics.registry, health) is None
+    assert serve(int(url.rpartition(":")[2]), metrics.registry, health) is None
     assert "METRICS_PORT" in caplog.text
