@@ -14,6 +14,8 @@ PORT ?=
 # make test-faults: times, and seconds the broker is away.
 KILLS ?= 50
 OUTAGE ?= 65
+# make bench-serving: minutes of the soak.
+SOAK ?= 30
 
 # Images often set it; every process would then compile all it imports again.
 export PYTHONDONTWRITEBYTECODE :=
@@ -21,7 +23,7 @@ export DO_NOT_TRACK := 1
 export MLFLOW_DISABLE_TELEMETRY := true
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-runtime demo kafka test test-kafka test-faults check docs-test bench screenshots build test-build lock clean console console-test client
+.PHONY: help setup setup-runtime demo kafka test test-kafka test-faults check docs-test bench bench-serving screenshots build test-build lock clean console console-test client
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 22
@@ -73,6 +75,9 @@ docs-test: setup ## every command, target, setting and table is documented, ever
 
 bench: setup ## one script per claim; results in benchmarks/results
 	$(BIN)/python benchmarks/run.py
+
+bench-serving: setup ## the serving claims as one table (SOAK=minutes, 0 = without; needs wrk)
+	$(BIN)/python benchmarks/serving_table.py $(SOAK)
 
 screenshots: setup ## docs/images from a running demo, with headless Chromium
 	$(BIN)/python docs/screenshots.py

@@ -76,7 +76,9 @@ def _encode(value: Value) -> bytes:
 
 
 def _floats(values: Sequence[float]) -> bytes:
-    return struct.pack(f"<{len(values)}d", *(math.nan if math.isnan(v) else v for v in values))
+    if any(map(math.isnan, values)):
+        values = [math.nan if math.isnan(v) else v for v in values]
+    return struct.pack(f"<{len(values)}d", *values)
 
 
 @dataclass(frozen=True, slots=True)

@@ -45,7 +45,8 @@ class ApiSettings(BaseModel, frozen=True, extra="forbid"):
     port: int = 18000
     issuer: str = "aegisops"
     audience: str = "aegisops-api"
-    concurrency: int = 64
+    concurrency: int = 16
+    """Requests worked on at once; those that wait for the lake do not count."""
     queue: int = 128
     max_body_bytes: int = 4 * 1024 * 1024
     lake_budget_seconds: float = 2.0

@@ -5,6 +5,7 @@ They are judged for every answer, so that losing the model never hides a limit a
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -47,7 +48,7 @@ class Judgement:
 def judge(machine_class: MachineClass, vector: npt.ArrayLike) -> Judgement:
     """Apply the class's rules to one vector [d] in the class's vector order; NaN = missing."""
     values = dict(zip(machine_class.vector, np.asarray(vector, float).tolist(), strict=True))
-    known = [rule for rule in machine_class.thresholds if np.isfinite(values[rule.feature])]
+    known = [rule for rule in machine_class.thresholds if math.isfinite(values[rule.feature])]
     if not known:
         return Judgement(
             RiskLevel.UNKNOWN, (), "No limit rule can be judged: the features are missing."

@@ -15,6 +15,7 @@ from aegisops.errors import AegisError, ServiceUnavailable, UnknownMachine
 from aegisops.machines import Clock, MachineClass
 from aegisops.machines.model import US_PER_SECOND
 from aegisops.online_store import FeatureVector, Machine
+from serving.limits import stepping_aside
 from serving.vectors import Cause, Unusable, Vector
 
 log = logging.getLogger(__name__)
@@ -84,6 +85,7 @@ class FeatureReader:
         self._budget = budget_seconds
         self._registrations: dict[str, tuple[float, Machine]] = {}
         self._fleet: tuple[float, Mapping[str, Machine]] = (float("-inf"), {})
+        self._reading_fleet: asyncio.Task[Mapping[str, Machine]] | None = None
         self._computed: dict[str, tuple[float, Vector | Unusable]] = {}
         self._lake_is_warm = False
         self._wanted: dict[str, asyncio.Future[FeatureVector | None]] = {}
@@ -144,6 +146,14 @@ class FeatureReader:
         read_at, fleet = self._fleet
         if self._clock() - read_at < REMEMBER_SECONDS / 2:
             return fleet
+        if self._reading_fleet is None:
+            self._reading_fleet = asyncio.create_task(self._read_fleet())
+        if fleet and self._clock() - read_at < REMEMBER_SECONDS:
+            return fleet  # a little old; nobody waits for the next
+        return await asyncio.shield(self._reading_fleet)
+
+    async def _read_fleet(self) -> Mapping[str, Machine]:
+        fleet = self._fleet[1]
         loop = asyncio.get_running_loop()
         try:
             async with asyncio.timeout(self._budget):
@@ -151,6 +161,7 @@ class FeatureReader:
         except (AegisError, OSError, TimeoutError) as error:
             log.warning("the lake's list of machines cannot be read: %s", error)
         self._fleet = (self._clock(), fleet)
+        self._reading_fleet = None
         return fleet
 
     # --- vectors ----------------------------------------------------------------------------------
@@ -247,9 +258,10 @@ class FeatureReader:
         if not self._lake_is_warm:
             budget += COLD_SECONDS
         try:
-            async with asyncio.timeout(budget):
-                # Shielded: a reading that comes too late for this answer serves the next.
-                return await asyncio.shield(task)
+            with stepping_aside():
+                async with asyncio.timeout(budget):
+                    # Shielded: a reading that comes too late for this answer serves the next.
+                    return await asyncio.shield(task)
         except TimeoutError:
             detail = f"There are no fresh features, and the lake did not give them in {budget:g} s."
             return _all(group, Cause.TIME_BUDGET, detail)

@@ -129,6 +129,7 @@ class Ladder:
         started = patience.clock()
         try:
             scores = scoring.score(loaded.bundle, np.stack([v.values for v in vectors]))
+            took = patience.clock() - started
             known = np.isfinite(scores.probability)
             for i in np.flatnonzero(known).tolist():
                 judgements[i] = _explained(loaded, machine_class, vectors[i], scores, i)
@@ -137,7 +138,7 @@ class Ladder:
             log.exception("ALERT: the production model of %s failed", machine_class.name)
             judgements[:] = [None] * len(vectors)
             return Cause.MODEL_FAILED, "The production model failed."
-        patience.took(loaded.digest, len(vectors), patience.clock() - started)
+        patience.took(loaded.digest, len(vectors), took)
         if not known.all():
             log.error("ALERT: the production model of %s gave no number", machine_class.name)
         return Cause.MODEL_FAILED, "The production model gave no number."

@@ -2,19 +2,27 @@
 
 Pure ASGI, in front of everything else. Beyond the queue a request is refused at once with 429 and
 Retry-After: an early refusal keeps the accepted ones fast. Probes and metrics are never queued.
+
+A burst may fill the queue. A queue that does not empty for STANDING_SECONDS is overload: from then
+on a request waits TARGET_SECONDS at most, or every accepted one would be late by the whole queue
+(controlled delay, Nichols and Jacobson 2012).
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextvars import ContextVar
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from serving.problem import Problem
 
 LIMITED = "/api/v1/"
+STANDING_SECONDS = 0.1
+TARGET_SECONDS = 0.005
 
 
 class Limits:
@@ -51,6 +59,7 @@ class Limits:
         self._refused = refused
         self._busy = 0
         self._waiting: deque[asyncio.Future[None]] = deque()
+        self._queued_since = 0.0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """ASGI entry."""
@@ -77,9 +86,18 @@ class Limits:
             return
         try:
             # A body without a declared length is counted as it comes.
+            _place.set(self)
             await self._app(scope, receive if length is not None else self._bounded(receive), send)
         finally:
             self._leave()
+
+    @contextmanager
+    def _left(self) -> Iterator[None]:
+        self._leave()
+        try:
+            yield
+        finally:
+            self._busy += 1  # it has waited for its turn before
 
     async def _enter(self) -> bool:
         """Take a place, waiting for one if need be; False when the queue is full or too slow."""
@@ -88,10 +106,15 @@ class Limits:
             return True
         if len(self._waiting) >= self._queue:
             return False
-        place: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        loop = asyncio.get_running_loop()
+        now = loop.time()
+        if not self._waiting:
+            self._queued_since = now
+        is_standing = now - self._queued_since > STANDING_SECONDS
+        place: asyncio.Future[None] = loop.create_future()
         self._waiting.append(place)
         try:
-            async with asyncio.timeout(self._max_wait):
+            async with asyncio.timeout(TARGET_SECONDS if is_standing else self._max_wait):
                 await place
         except BaseException as error:
             if place.done() and not place.cancelled():
@@ -128,6 +151,15 @@ class Limits:
 
     def _too_large(self) -> Problem:
         return Problem("too-large", f"A request body may have {self._max_body} bytes.")
+
+
+_place: ContextVar[Limits | None] = ContextVar("_place", default=None)
+
+
+def stepping_aside() -> AbstractContextManager[None]:
+    """Give this request's place to others while it waits for another system, not for this one."""
+    limits = _place.get()
+    return nullcontext() if limits is None else limits._left()  # noqa: SLF001 - its own class
 
 
 def _declared_length(scope: Scope) -> int | None:

@@ -13,7 +13,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import urlsplit
@@ -121,9 +121,13 @@ class Stack:
         """Kafka → Redis."""
         self._module(self._behind, "feature-worker", "streaming.feature_worker")
 
-    def start_api(self) -> None:
-        """The prediction API; ready when `wait_for_api` returns."""
-        self._module(self._front, "api", "serving", f"{self.urls['API']}/readyz")
+    def start_api(self, program: Sequence[str] = ("serving",)) -> None:
+        """The prediction API; ready when `wait_for_api` returns.
+
+        `program`: the module that is the API, with its arguments.
+        """
+        command = [sys.executable, "-m", *program]
+        self._start(self._front, "api", command, _answers(f"{self.urls['API']}/readyz"))
 
     def start_alarm_engine(self) -> None:
         """Limits, data and risks → alarms."""

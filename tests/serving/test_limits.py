@@ -9,7 +9,7 @@ from fastapi import FastAPI, Request
 from starlette.types import Receive, Scope, Send
 
 from serving import problem
-from serving.limits import Limits
+from serving.limits import Limits, stepping_aside
 
 pytestmark = pytest.mark.anyio
 
@@ -72,6 +72,39 @@ async def test_a_request_does_not_wait_for_ever() -> None:
         slow.go.set()
         assert (await first).status_code == 200
         assert (await client.get("/api/v1/x")).status_code == 200
+
+
+async def test_a_queue_that_does_not_empty_lets_nobody_wait_long() -> None:
+    slow = Slow()
+    limits = Limits(slow, concurrency=1, queue=5, max_wait_seconds=10)
+    async with client_of(limits) as client:
+        first = [asyncio.create_task(client.get("/api/v1/x")) for _ in range(2)]
+        await until(lambda: len(limits._waiting) == 1)
+        limits._queued_since -= 1  # it has been standing for a second
+        assert (await client.get("/api/v1/x")).status_code == 429
+        slow.go.set()
+        assert {a.status_code for a in await asyncio.gather(*first)} == {200}
+
+
+async def test_who_waits_for_another_system_gives_its_place_to_others() -> None:
+    lake, inside = asyncio.Event(), []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        inside.append(scope["path"])
+        if scope["path"].endswith("lake"):
+            with stepping_aside():
+                await lake.wait()
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b""})
+
+    limits = Limits(app, concurrency=1, queue=0)
+    async with client_of(limits) as client:
+        waiting = asyncio.create_task(client.get("/api/v1/lake"))
+        await until(lambda: inside)
+        assert (await client.get("/api/v1/x")).status_code == 200
+        lake.set()
+        assert (await waiting).status_code == 200
+        assert limits._busy == 0
 
 
 async def test_a_caller_who_leaves_the_queue_takes_no_place() -> None:

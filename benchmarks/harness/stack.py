@@ -10,14 +10,11 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import numpy as np
 import xgboost as xgb
@@ -29,7 +26,7 @@ from aegisops.modelling.anomaly import export, isolation_forest
 from aegisops.names import model_name
 from aegisops.online_store import FeatureVector, Machine, OnlineStore, connect
 from aegisops.scoring import bundle_digest
-from aegisops.settings import ApiSettings, Settings
+from aegisops.settings import Settings
 from aegisops.tokens import mint
 
 CLASS = load_class("azure_pdm")
@@ -85,11 +82,14 @@ def serving(
     machines: int = 100,
     cores: set[int] | None = None,
     shadow: bool = True,
-    api: ApiSettings | None = None,
+    program: Sequence[str] = ("serving",),
 ) -> Iterator[Api]:
-    """An API with features for `machines` machines; `cores` it may use (default: one)."""
+    """An API with features for `machines` machines.
+
+    `cores` it may use (default: one); `program`: module that is the API, with its arguments.
+    """
     os.sched_setaffinity(0, other_cores())  # what starts from here on stays off the server's core
-    settings = Settings(data_dir=folder, api=api or ApiSettings())
+    settings = Settings(data_dir=folder)
     with Stack(settings) as stack:
         stack.start_services()
         settings = stack.settings
@@ -119,7 +119,7 @@ def serving(
         fresh.start()
         try:
             os.sched_setaffinity(0, cores or {SERVER_CORE})  # children inherit it
-            stack.start_api()
+            stack.start_api(program)
             os.sched_setaffinity(0, other_cores())
             stack.wait_for_api()
             yield Api(settings, stack, names, stack.pids()["api"])
