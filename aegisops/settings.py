@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import Literal
+from urllib.parse import urlsplit
 
 from pydantic import BaseModel, Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -43,6 +44,8 @@ class ApiSettings(BaseModel, frozen=True, extra="forbid"):
 
     host: str = "127.0.0.1"
     port: int = 18000
+    accept_local_tokens: bool = True
+    """Whether tokens of `aegisops token` (the key in data_dir/keys) are accepted."""
     issuer: str = "aegisops"
     audience: str = "aegisops-api"
     concurrency: int = 16
@@ -71,6 +74,32 @@ class ApiSettings(BaseModel, frozen=True, extra="forbid"):
     """Messages that wait for a slow client before it misses some."""
     telemetry_heartbeat_seconds: float = 2.0
     """A console that hears nothing for this and 2 s more says that it lost the connection."""
+
+
+class OidcSettings(BaseModel, frozen=True, extra="forbid"):
+    """Sign-in at an OpenID Connect provider; empty issuer = none."""
+
+    issuer: str = ""
+    """https://…, as in the provider's discovery document; http only on this computer."""
+    client_id: str = "aegisops-console"
+    """The console, a public client with PKCE."""
+    audience: str = "aegisops-api"
+    """`aud` that access tokens must carry."""
+    scopes: str = "openid profile"
+    role_claim: str = "roles"
+    """Claim with the subject's role or groups; dots go into objects: realm_access.roles."""
+    roles: dict[str, str] = Field(default_factory=dict)
+    """Value of that claim → viewer, operator, engineer or admin; the highest counts. Empty = the
+    claim holds these words themselves."""
+    sites_claim: str = "sites"
+    areas_claim: str = "areas"
+    """Claims with the sites and areas a subject may see; absent from a token = all."""
+
+    @property
+    def origin(self) -> str:
+        """Scheme, host and port of the issuer; empty without one."""
+        parts = urlsplit(self.issuer)
+        return f"{parts.scheme}://{parts.netloc}" if parts.netloc else ""
 
 
 class StreamSettings(BaseModel, frozen=True, extra="forbid"):
@@ -177,6 +206,7 @@ class Settings(BaseSettings):
     redis: RedisSettings = RedisSettings()
     registry: RegistrySettings = RegistrySettings()
     api: ApiSettings = ApiSettings()
+    oidc: OidcSettings = OidcSettings()
     stream: StreamSettings = StreamSettings()
     alarms: AlarmSettings = AlarmSettings()
     gateway: GatewaySettings = GatewaySettings()

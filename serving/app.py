@@ -20,9 +20,21 @@ from serving.contract import (
     ProblemDocument,
     TelemetryRequest,
 )
-from serving.headers import SecurityHeaders
+from serving.headers import SecurityHeaders, console_policy
 from serving.limits import Limits
-from serving.routes import alarms, docs, feedback, history, machines, predict, system, telemetry
+from serving.routes import (
+    alarms,
+    console,
+    docs,
+    feedback,
+    history,
+    machine_classes,
+    machines,
+    predict,
+    sign_in,
+    system,
+    telemetry,
+)
 from serving.service import Service
 from serving.short_cut import ShortCut
 
@@ -40,6 +52,7 @@ class _Api(FastAPI):
         super().__init__(**options)
         self.state.service = service
         self.state.authenticator = service.authenticator
+        self.state.console_folder = console.FOLDER
 
     def build_middleware_stack(self) -> ASGIApp:
         """Headers, then limits, then the short cut, then FastAPI's own."""
@@ -53,7 +66,8 @@ class _Api(FastAPI):
                 max_body=api.max_body_bytes,
                 unlimited=frozenset({API + telemetry.PATH}),
                 refused=lambda reason: service.metrics.refused.labels(reason).inc(),
-            )
+            ),
+            console_policy(service.settings.oidc.origin),
         )
 
 
@@ -78,11 +92,21 @@ def create_app(service: Service) -> FastAPI:
         lifespan=lifespan,
     )
     problem.install(app)
-    for module in (predict, machines, history, feedback, alarms, telemetry):
+    for module in (
+        predict,
+        machines,
+        history,
+        machine_classes,
+        feedback,
+        alarms,
+        telemetry,
+        sign_in,
+    ):
         app.include_router(module.router, prefix=API)
     app.include_router(system.api, prefix=API)
     app.include_router(system.probes)
     app.include_router(docs.router)
+    app.include_router(console.router)  # last: it takes every path that is left
     _complete_openapi(app)
     return app
 
@@ -112,7 +136,7 @@ def _complete_openapi(app: FastAPI) -> None:
                 "token": {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"}
             }
             for path, operations in document["paths"].items():
-                if path.startswith(API):
+                if path.startswith(API) and path != API + sign_in.CONFIG:
                     for operation in operations.values():
                         operation["security"] = [{"token": []}]
         return app.openapi_schema or {}

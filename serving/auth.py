@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine
-from typing import Annotated, Any
+from typing import Annotated, Any, Protocol
 
 from fastapi import Depends, Request
 
+from aegisops.oidc import Provider
 from aegisops.settings import Settings
 from aegisops.tokens import (
     LEEWAY_SECONDS,
@@ -17,12 +18,40 @@ from aegisops.tokens import (
     ensure_keys,
     load_verifying_key,
     mint,
+    unverified_issuer,
 )
 from serving.problem import Problem
 
 __all__ = ["Admin", "Authenticator", "Engineer", "Operator", "Viewer", "make_verifier", "mint"]
 
 _REMEMBERED = 4_096
+
+
+class Tokens(Protocol):
+    """Tells a valid token from every other."""
+
+    def verify(self, token: str) -> Principal:
+        """The principal; `InvalidToken` otherwise."""
+
+
+class SeveralIssuers:
+    """Sends a token to the verifier of its issuer; what it says is believed only after that."""
+
+    def __init__(self, local: Tokens | None, provider: Provider | None) -> None:
+        """`local`: of the product's own tokens; `provider`: of the sign-in provider's."""
+        self._local = local
+        self._provider = provider
+
+    def verify(self, token: str) -> Principal:
+        """The principal; `InvalidToken` otherwise."""
+        provider = self._provider
+        if provider is not None and (
+            self._local is None or unverified_issuer(token) == provider.settings.issuer
+        ):
+            return provider.verify(token)
+        if self._local is None:
+            raise InvalidToken("this API accepts no tokens; configure AEGIS_OIDC__ISSUER")
+        return self._local.verify(token)
 
 
 class Authenticator:
@@ -32,7 +61,7 @@ class Authenticator:
     text of a token whose signature was verified is remembered; validity times are looked at anew.
     """
 
-    def __init__(self, verifier: Verifier, clock: Callable[[], float]) -> None:
+    def __init__(self, verifier: Tokens, clock: Callable[[], float]) -> None:
         """`clock`: Unix seconds."""
         self._verifier = verifier
         self._clock = clock
@@ -90,6 +119,12 @@ Viewer = Annotated[Principal, Depends(_needs(Role.VIEWER))]
 Operator = Annotated[Principal, Depends(_needs(Role.OPERATOR))]
 Engineer = Annotated[Principal, Depends(_needs(Role.ENGINEER))]
 Admin = Annotated[Principal, Depends(_needs(Role.ADMIN))]
+
+
+def make_tokens(settings: Settings, provider: Provider | None) -> Tokens:
+    """Verifies the tokens that the settings accept."""
+    local = make_verifier(settings) if settings.api.accept_local_tokens else None
+    return SeveralIssuers(local, provider)
 
 
 def make_verifier(settings: Settings) -> Verifier:

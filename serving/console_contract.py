@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from aegisops.machines import Clock
 from aegisops.names import RiskLevel, Rung
-from serving.contract import DataQuality
+from serving.contract import DataQuality, NormalRange, SensorStatus
 from serving.vectors import Cause
 
 # --- fleet ----------------------------------------------------------------------------------------
@@ -38,6 +38,21 @@ class ModeName(BaseModel):
     title: str = Field(examples=["Front bearing wear"])
 
 
+class Indicator(BaseModel):
+    """A value drawn as a bar with its normal band and limits."""
+
+    feature: str = Field(examples=["vibration_rms_1h"])
+    channel: str = Field(examples=["vibration"])
+    title: str
+    unit: str
+    value: float | None
+    low: float | None = Field(description="5 % point of healthy machines; null without a model.")
+    high: float | None = Field(description="95 % point of healthy machines.")
+    warning: float | None
+    alarm: float | None
+    direction: Literal["above", "below"] | None = Field(description="Side of the limits.")
+
+
 class FleetMachine(BaseModel):
     """One machine on the fleet page."""
 
@@ -62,6 +77,16 @@ class FleetMachine(BaseModel):
     data_quality: DataQuality
     features_at: datetime | None
     feature_age_seconds: float | None
+    indicators: list[Indicator] = Field(description="One per channel, with a limit rule first.")
+
+
+class MachineDetail(FleetMachine):
+    """One machine: its row of the fleet page and more."""
+
+    attributes: dict[str, str | float | None]
+    sensors: list[SensorStatus]
+    last_maintenance_at: datetime | None
+    as_of: datetime
 
 
 class FleetPage(BaseModel):
@@ -117,6 +142,14 @@ class Gap(BaseModel):
     end: datetime = Field(alias="to")
 
 
+class SeriesLimits(BaseModel):
+    """A limit rule."""
+
+    warning: float
+    alarm: float
+    direction: Literal["above", "below"]
+
+
 class History(BaseModel):
     """One series in buckets of equal width: entry i covers `from` + i × `bucket_seconds`.
 
@@ -128,7 +161,12 @@ class History(BaseModel):
     machine_id: str
     kind: Literal["channel", "feature", "risk"]
     name: str
+    title: str
     unit: str
+    normal: NormalRange | None = Field(
+        description="Of a feature: healthy machines of the class, by the model in production."
+    )
+    limits: SeriesLimits | None = Field(description="Of a feature: the class's limit rule.")
     clock: Clock = Field(description="On a `cycles` clock one cycle counts as one second.")
     begin: datetime = Field(alias="from")
     end: datetime = Field(alias="to")
@@ -168,3 +206,101 @@ class MachineEvents(BaseModel):
     events: list[HappenedEvent]
     is_truncated: bool = Field(description="There are more; the newest are given.")
     as_of: datetime
+
+
+# --- machine classes ------------------------------------------------------------------------------
+
+
+class ClassChannel(BaseModel):
+    """A measured quantity; `low` and `high` are its physical limits."""
+
+    name: str
+    title: str
+    unit: str
+    kind: Literal["scalar", "waveform", "counter"]
+    period_seconds: float
+    low: float
+    high: float
+    baseline: float | None
+
+
+class ClassFeature(BaseModel):
+    """A model input computed from readings."""
+
+    name: str
+    title: str
+    unit: str
+    channel: str
+    statistic: str
+    window_seconds: float | None = Field(description="null = over all history.")
+
+
+class ClassThreshold(SeriesLimits):
+    """A limit rule on a feature."""
+
+    feature: str
+    failure_mode: str | None
+
+
+class ClassFailureMode(BaseModel):
+    """A way to fail and what to do about it."""
+
+    code: str
+    title: str
+    action: str
+    procedure: str | None
+
+
+class ClassInfo(BaseModel):
+    """A kind of machine. Durations on a `cycles` clock are in cycles."""
+
+    name: str
+    title: str
+    clock: Clock
+    feature_set: str
+    horizon_hours: float
+    stale_after_seconds: float
+    channels: list[ClassChannel]
+    features: list[ClassFeature]
+    thresholds: list[ClassThreshold]
+    failure_modes: list[ClassFailureMode]
+
+
+class MachineClasses(BaseModel):
+    """Every class the API knows."""
+
+    classes: list[ClassInfo]
+
+
+# --- sign-in --------------------------------------------------------------------------------------
+
+
+class OidcClient(BaseModel):
+    """What the console needs for an authorization code flow with PKCE."""
+
+    issuer: str
+    authorization_endpoint: str
+    token_endpoint: str
+    end_session_endpoint: str | None
+    client_id: str
+    scopes: list[str]
+    audience: str
+
+
+class SignIn(BaseModel):
+    """Ways to sign in."""
+
+    token: bool = Field(description="Tokens of `aegisops token` are accepted.")
+    oidc: OidcClient | None
+    notice: str | None = Field(description="Why the provider cannot be used just now.")
+    as_of: datetime
+
+
+class SignedIn(BaseModel):
+    """What the token says."""
+
+    subject: str
+    role: Literal["viewer", "operator", "engineer", "admin"]
+    sites: list[str] | None = Field(description="null = all.")
+    areas: list[str] | None
+    expires_at: datetime

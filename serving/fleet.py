@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from aegisops.explain import feature_title
 from aegisops.machines import MachineClass
 from aegisops.machines.model import US_PER_HOUR, US_PER_SECOND
 from aegisops.names import RiskLevel
@@ -27,6 +28,15 @@ TREND_SPAN = US_PER_HOUR
 
 
 @dataclass(frozen=True, slots=True)
+class Bar:
+    """A feature drawn as a bar, and where its value stands in the vector."""
+
+    index: int
+    members: dict[str, Any]
+    """Of console_contract.Indicator, but the value."""
+
+
+@dataclass(frozen=True, slots=True)
 class Wanted:
     """Filter of the page; None = any."""
 
@@ -38,6 +48,47 @@ class Wanted:
     text: str | None = None
     """Part of the id, in any case."""
     abnormal: bool | None = None
+
+
+def bars(machine_class: MachineClass, normals: Mapping[str, Mapping[str, Any]]) -> list[Bar]:
+    """One feature per channel: that with a limit rule, else the first over a window.
+
+    `normals`: healthy range by feature, of the model in production.
+    """
+    rules = {rule.feature: rule for rule in machine_class.thresholds}
+    found = []
+    for channel in machine_class.channels:
+        own = [
+            (i, spec)
+            for i, spec in enumerate(machine_class.features)
+            if spec.channel == channel and spec.window is not None
+        ]
+        own.sort(key=lambda pair: pair[1].name not in rules)  # stable: first declared, first taken
+        for i, spec in own[:1]:
+            normal, rule = normals.get(spec.name, {}), rules.get(spec.name)
+            members = {
+                "feature": spec.name,
+                "channel": channel,
+                "title": feature_title(machine_class, spec.name),
+                "unit": spec.unit,
+                "low": normal.get("low"),
+                "high": normal.get("high"),
+                "warning": None if rule is None else rule.warning,
+                "alarm": None if rule is None else rule.alarm,
+                "direction": None if rule is None else rule.direction,
+            }
+            found.append(Bar(i, members))
+    return found
+
+
+def indicators(drawn: Sequence[Bar], features: FeatureVector | None) -> list[dict[str, Any]]:
+    """The bars with the machine's values; null where there is none."""
+    values = [] if features is None else features.vector.tolist()
+    return [
+        bar.members
+        | {"value": values[bar.index] if values and math.isfinite(values[bar.index]) else None}
+        for bar in drawn
+    ]
 
 
 def owner_of(machine: Machine) -> str | None:
@@ -64,9 +115,11 @@ def counts(machines: Iterable[Machine], rows: Mapping[str, Row]) -> dict[str, in
 
 def entry(
     machine: Machine,
+    *,
     machine_class: MachineClass,
     row: Row | None,
     features: FeatureVector | None,
+    drawn: Sequence[Bar],
     now: float,
 ) -> dict[str, Any]:
     """One machine as in console_contract.FleetMachine; `now` in Unix seconds."""
@@ -100,6 +153,7 @@ def entry(
         },
         "features_at": _iso(features_at),
         "feature_age_seconds": _age(features_at, now),
+        "indicators": indicators(drawn, features),
     }
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from aegisops.explain import feature_title
 from aegisops.machines import MachineClass
 from aegisops.machines.model import US_PER_SECOND
 from serving.prediction import iso
@@ -65,8 +66,17 @@ def micros(
     return _micros(since), _micros(until)
 
 
-def answer(series: Series, over: Span, found: pl.DataFrame, now: float) -> dict[str, Any]:
-    """The members of console_contract.History; one entry per bucket, null where nothing is."""
+def answer(
+    series: Series,
+    over: Span,
+    found: pl.DataFrame,
+    normals: Mapping[str, Mapping[str, Any]],
+    now: float,
+) -> dict[str, Any]:
+    """The members of console_contract.History; one entry per bucket, null where nothing is.
+
+    `normals`: healthy range by feature, of the model in production.
+    """
     index = ((found["bucket"].to_numpy() - over.begin) // over.width).astype(np.int64)
     columns: dict[str, list[float | None]] = {}
     wanted: dict[str, Any] = {name: found[name].to_numpy() for name in ("mean", "min", "max")}
@@ -82,7 +92,10 @@ def answer(series: Series, over: Span, found: pl.DataFrame, now: float) -> dict[
         "machine_id": series.machine_id,
         "kind": series.kind.value,
         "name": series.name,
+        "title": _title(series),
         "unit": series.unit,
+        "normal": _normal(series, normals),
+        "limits": _limits(series),
         "clock": series.machine_class.clock.value,
         "from": iso(over.begin),
         "to": iso(over.end),
@@ -95,6 +108,27 @@ def answer(series: Series, over: Span, found: pl.DataFrame, now: float) -> dict[
         "gaps": gaps(over, set(index.tolist())),
         "as_of": iso(round(now * US_PER_SECOND)),
     }
+
+
+def _title(series: Series) -> str:
+    declared = series.machine_class
+    if series.name in declared.channels:
+        return declared.channels[series.name].title or series.name
+    if series.name in declared.vector:
+        return feature_title(declared, series.name)
+    return "Failure probability"
+
+
+def _normal(series: Series, normals: Mapping[str, Mapping[str, Any]]) -> Mapping[str, Any] | None:
+    found = normals.get(series.name)
+    return found if found and None not in found.values() else None
+
+
+def _limits(series: Series) -> dict[str, Any] | None:
+    for rule in series.machine_class.thresholds:
+        if rule.feature == series.name:
+            return {"warning": rule.warning, "alarm": rule.alarm, "direction": rule.direction}
+    return None
 
 
 def gaps(over: Span, filled: set[int]) -> list[dict[str, str]]:

@@ -28,12 +28,13 @@ from aegisops.names import (
     SHADOW_SCORES_TOPIC,
     Alias,
 )
+from aegisops.oidc import Provider
 from aegisops.online_store import AsyncOnlineStore
 from aegisops.settings import Settings
 from aegisops.telemetry_stream import TelemetryStream
 from serving.alarms import AlarmDesk
 from serving.audit import Audit
-from serving.auth import Authenticator, make_verifier
+from serving.auth import Authenticator, make_tokens
 from serving.features import FeatureReader
 from serving.feedback import FeedbackBook
 from serving.ladder import Ladder
@@ -61,6 +62,7 @@ log = logging.getLogger(__name__)
 PUMP_SECONDS = 0.02
 PREPARE_SECONDS = 1.0
 SHADOW_SECONDS = 0.1
+SIGN_IN_SECONDS = 1.0
 DRAIN_SECONDS = 5.0
 
 
@@ -86,6 +88,7 @@ class Service:
     telemetry: Feed
     latest: LatestBook
     lake_reads: LakeReads
+    sign_in: Provider | None
     authenticator: Authenticator
     metrics: Metrics
     executor: ThreadPoolExecutor
@@ -104,6 +107,7 @@ class Service:
             asyncio.create_task(self._pump(), name="outbox"),
             asyncio.create_task(self._hand_over_shadows(), name="shadow"),
             asyncio.create_task(self.latest.run(), name="latest answers"),
+            asyncio.create_task(self._follow_sign_in(), name="sign-in"),
             asyncio.create_task(self.telemetry.run(), name="telemetry"),
             asyncio.create_task(
                 self.telemetry.beat(self.settings.api.telemetry_heartbeat_seconds),
@@ -151,6 +155,12 @@ class Service:
         while True:
             await asyncio.sleep(self.settings.api.model_poll_seconds)
             await asyncio.to_thread(self._poll_models)
+
+    async def _follow_sign_in(self) -> None:
+        while True:
+            if self.sign_in is not None and self.sign_in.is_due:
+                await asyncio.to_thread(self.sign_in.refresh)
+            await asyncio.sleep(SIGN_IN_SECONDS)
 
     async def _hand_over_shadows(self) -> None:
         while True:
@@ -244,6 +254,7 @@ def build(
         queue=settings.api.shadow_queue,
         outbox_capacity=settings.api.outbox_capacity,
     )
+    sign_in = Provider(settings.oidc, clock) if settings.oidc.issuer else None
     stream = TelemetryStream.from_settings(settings.redis)
     hub = Hub(
         clients=settings.api.telemetry_clients,
@@ -289,8 +300,9 @@ def build(
         stream=stream,
         telemetry=telemetry,
         latest=latest,
+        sign_in=sign_in,
         lake_reads=LakeReads(lambda: lake_of(settings), settings.api.console_budget_seconds),
-        authenticator=Authenticator(make_verifier(settings), clock),
+        authenticator=Authenticator(make_tokens(settings, sign_in), clock),
         metrics=metrics,
         executor=executor,
         clock=clock,

@@ -79,7 +79,9 @@ async def series(
     headers = {**REVALIDATE, "ETag": tag}
     if found is None:
         return Response(status_code=304, headers=headers)
-    response = as_json(history.answer(wanted, over, found, now))
+    loaded = service.slots.get(machine_class.name)
+    normals = {} if loaded is None else loaded.bundle.normals
+    response = as_json(history.answer(wanted, over, found, normals, now))
     response.headers.update(headers)
     return response
 

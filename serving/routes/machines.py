@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import groupby
 from typing import Annotated, Any, Literal
 
@@ -15,7 +16,7 @@ from aegisops.online_store import FeatureVector, Machine
 from aegisops.tokens import Principal
 from serving import fleet, health
 from serving.auth import Viewer
-from serving.console_contract import FleetPage, Sites
+from serving.console_contract import FleetPage, MachineDetail, Sites
 from serving.contract import Health
 from serving.prediction import data_quality, iso
 from serving.routes.http import as_json, documented_errors, service_of, visible_machine
@@ -59,28 +60,41 @@ async def machines(
     wanted = fleet.Wanted(site, area, machine_class, owner, risk, q, abnormal)
     found = fleet.chosen(mine, rows, wanted, sort)
     page = found[offset : offset + limit]
-    features: dict[str, FeatureVector] = {}
-    try:
-        features = await service.store.features_of([m.machine_id for m in page])
-    except ServiceUnavailable as error:
-        notice = str(error)
     now = service.clock()
+    entries, missing = await _entries(service, page, rows, now)
     return as_json(
         {
-            "machines": [
-                fleet.entry(
-                    m,
-                    service.reader.machine_class(m),
-                    rows.get(m.machine_id),
-                    features.get(m.machine_id),
-                    now,
-                )
-                for m in page
-            ],
+            "machines": entries,
             "total": len(found),
             "offset": offset,
             "counts": fleet.counts(found, rows),
-            "notice": notice,
+            "notice": missing or notice,
+            "as_of": iso(round(now * US_PER_SECOND)),
+        }
+    )
+
+
+@router.get(
+    "/machines/{machine_id}",
+    summary="One machine: its row of the fleet page and its sensors",
+    responses={200: {"model": MachineDetail}, **documented_errors("unknown-machine", "invalid")},
+)
+async def machine(machine_id: str, request: Request, principal: Viewer) -> Response:
+    """What the fleet page shows of it, its attributes, sensors and last maintenance."""
+    service = service_of(request)
+    found = await visible_machine(service, principal, machine_id)
+    machine_class = service.reader.machine_class(found)
+    now = service.clock()
+    rows, _ = await _rows(service)
+    entries, _ = await _entries(service, [found], rows, now)
+    vector = await service.reader.vector(found, "latest")
+    maintained = health.last_maintenance(machine_class, vector)
+    return as_json(
+        entries[0]
+        | {
+            "attributes": dict(found.attributes),
+            "sensors": health.sensors(machine_class, vector),
+            "last_maintenance_at": None if maintained is None else iso(maintained),
             "as_of": iso(round(now * US_PER_SECOND)),
         }
     )
@@ -133,6 +147,41 @@ async def _rows(service: Service) -> tuple[dict[str, fleet.Row], str | None]:
         return dict(await service.latest.rows()), None
     except ServiceUnavailable as error:
         return {}, str(error)
+
+
+async def _entries(
+    service: Service, page: Sequence[Machine], rows: dict[str, fleet.Row], now: float
+) -> tuple[list[dict[str, Any]], str | None]:
+    """Rows of the page, and why something of them is missing."""
+    features: dict[str, FeatureVector] = {}
+    missing = None
+    try:
+        features = await service.store.features_of([m.machine_id for m in page])
+    except ServiceUnavailable as error:
+        missing = str(error)
+    drawn = {name: _bars(service, name) for name in {m.machine_class for m in page}}
+    entries = []
+    for m in page:
+        machine_class, found = service.reader.machine_class(m), features.get(m.machine_id)
+        if found is not None and found.feature_set != machine_class.feature_set:
+            found = None
+        entries.append(
+            fleet.entry(
+                m,
+                machine_class=machine_class,
+                row=rows.get(m.machine_id),
+                features=found,
+                drawn=drawn[m.machine_class],
+                now=now,
+            )
+        )
+    return entries, missing
+
+
+def _bars(service: Service, name: str) -> list[fleet.Bar]:
+    machine_class, loaded = service.classes[name], service.slots.get(name)
+    usable = loaded is not None and loaded.bundle.feature_set == machine_class.feature_set
+    return fleet.bars(machine_class, loaded.bundle.normals if loaded and usable else {})
 
 
 def _owners(members: list[Machine]) -> list[str]:
