@@ -30,6 +30,7 @@ from aegisops.names import AlarmState, Transition
 from aegisops.online_store import Machine
 from aegisops.settings import AlarmSettings
 from serving.alarm_engine.metrics import EngineMetrics
+from serving.alarm_engine.notifier import Notifier
 from serving.alarm_journal import JournalReader
 from serving.alarms import AlarmDesk
 from serving.service import Service
@@ -38,6 +39,7 @@ log = logging.getLogger(__name__)
 
 FLEET_SECONDS = 15.0
 """How often the registrations are read again."""
+NOTIFY_SECONDS = 1.0
 SWEEP_SECONDS = 5.0
 """How often records without an outbox are looked for; younger ones still have their writer."""
 RESTORE_GRACE_SECONDS = 30.0
@@ -67,7 +69,7 @@ class AlarmEngine:
         self._metrics = metrics
         self._settings = settings
         self._clock = clock
-        self._instance = f"engine-{uuid.uuid4().hex[:8]}"
+        self.instance = f"engine-{uuid.uuid4().hex[:8]}"
         self.token: str | None = None
         """Proof that this engine is the active one."""
         self.evaluated_at = 0.0
@@ -79,6 +81,7 @@ class AlarmEngine:
         self._system = {entry.id: Timers.of(1) for entry in self._system_entries()}
         self._signals: dict[str, Signal] = {}
         self._first_failure: float | None = None
+        self.notifier: Notifier | None = None
         self._had_model: set[str] = set()
 
     # --- the loop ---------------------------------------------------------------------------------
@@ -89,6 +92,7 @@ class AlarmEngine:
             self._every(self._settings.evaluate_seconds, "evaluate", self.evaluate),
             self._every(self._settings.risk_seconds, "risk", self.ask_risks, retry=5.0),
             self._every(SWEEP_SECONDS, "sweep", self.sweep),
+            self._every(NOTIFY_SECONDS, "notify", self.notify),
         )
 
     async def _every(
@@ -153,7 +157,7 @@ class AlarmEngine:
                 return True
             log.warning("another alarm engine took over, or Redis was emptied")
             self._lose()
-        token = await self._store.lead(self._instance, ttl)
+        token = await self._store.lead(self.instance, ttl)
         if token is None:
             return False
         if not await self._store.is_there():
@@ -292,7 +296,7 @@ class AlarmEngine:
         ]
         for name, told in (("bundle_refused", refused), ("model_unavailable", silent)):
             await self._store.tell(
-                Signal(name, self._instance, bool(told), "; ".join(told)[:300], at)
+                Signal(name, self.instance, bool(told), "; ".join(told)[:300], at)
             )
 
     # --- judging ----------------------------------------------------------------------------------
@@ -456,6 +460,11 @@ class AlarmEngine:
             self._desk.journal_records(found)
             await self._store.journaled([each["journal_id"] for each in found])
             log.warning("%d journal records were left behind and are on their way now", len(found))
+
+    async def notify(self) -> None:
+        """Tell the pager what it does not know yet."""
+        if self.token is not None and self.notifier is not None:
+            await self.notifier.round(dict(self.known))
 
     # --- risks ------------------------------------------------------------------------------------
 

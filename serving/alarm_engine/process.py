@@ -24,6 +24,7 @@ from aegisops.errors import AegisError, ServiceUnavailable
 from aegisops.settings import Settings
 from serving.alarm_engine.engine import AlarmEngine
 from serving.alarm_engine.metrics import EngineMetrics
+from serving.alarm_engine.notifier import Notifier, Pager, routing_key
 from serving.alarm_journal import JournalReader
 from serving.service import Service, build, lake_of
 
@@ -39,13 +40,27 @@ LATE_SECONDS = 15.0
 def assemble(service: Service) -> AlarmEngine:
     """The engine over a service's parts."""
     settings = service.settings
-    return AlarmEngine(
+    metrics = EngineMetrics(service.metrics.registry)
+    engine = AlarmEngine(
         service,
         JournalReader(lambda: lake_of(settings), settings),
-        EngineMetrics(service.metrics.registry),
+        metrics,
         settings=settings.alarms,
         clock=service.clock,
     )
+    if settings.alarms.webhook_url:
+        import httpx
+
+        engine.notifier = Notifier(
+            Pager(settings.alarms.webhook_url, routing_key(settings.alarms), httpx.AsyncClient()),
+            service.alarms.store,
+            service.alarms,
+            metrics,
+            settings.alarms.webhook_priority,
+            engine.instance,
+            service.clock,
+        )
+    return engine
 
 
 def probes(engine: AlarmEngine, service: Service) -> Starlette:
@@ -101,6 +116,8 @@ async def run(settings: Settings) -> None:
         await asyncio.gather(*tasks, waiting, return_exceptions=True)
         with contextlib.suppress(AegisError):
             await engine.stop()
+        if engine.notifier is not None:
+            await engine.notifier.pager.aclose()
         await service.stop()
 
 
