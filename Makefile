@@ -23,7 +23,7 @@ export DO_NOT_TRACK := 1
 export MLFLOW_DISABLE_TELEMETRY := true
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-runtime demo kafka test test-kafka test-faults check docs-test bench bench-serving screenshots build test-build lock clean console console-test client
+.PHONY: help setup setup-runtime demo kafka test test-kafka test-faults check docs-test bench bench-serving screenshots build test-build lock clean console console-test client stack docs
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 22
@@ -50,6 +50,9 @@ demo: setup-runtime ## simulated fleet to explained predictions (ONCE=1 stops af
 
 kafka: setup-runtime ## one real Kafka node on this computer (Java 17 and Maven), until Ctrl-C
 	@$(BIN)/aegisops kafka $(if $(PORT),--port $(PORT))
+
+stack: setup ## the production topology as processes: TLS and a user for every program
+	$(BIN)/python -m deploy.stack $(if $(filter-out 0 no false,$(ONCE)),--once) $(if $(MACHINES),--machines $(MACHINES))
 
 test: setup ## make check, then the whole test suite
 	@$(MAKE) --no-print-directory check
@@ -90,6 +93,9 @@ test-build: build ## the wheel in an empty environment: it runs the whole demo o
 	$(or $(PYTHON),python3) -m venv build/installed
 	build/installed/bin/pip install --quiet --disable-pip-version-check dist/*.whl
 	cd build/installed && bin/aegisops demo --once
+
+docs: setup ## the documentation site in build/site
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
 
 lock: setup ## resolve again and write requirements/*.txt
 	.venv/uv/bin/uv pip compile $(LOCK_FLAGS) pyproject.toml -o requirements/runtime.txt
