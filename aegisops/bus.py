@@ -39,6 +39,8 @@ log = logging.getLogger(__name__)
 _TIMEOUT = 10.0
 _PURGE_SECONDS = 1.0
 _TAIL_SECONDS = 60.0
+TAIL_GROUP = "aegis-tail"
+"""Group of `tail`; it commits nothing, but a broker with ACLs asks for one."""
 
 
 _TUNED: Mapping[str, Any] = {
@@ -290,7 +292,7 @@ def tail(kafka: KafkaSettings, topic: str, since_ms: int) -> list[bytes]:
     `ServiceUnavailable` when the broker does not answer in time.
     """
     values: list[bytes] = []
-    with _Reader(kafka, "aegis-tail") as client:
+    with _Reader(kafka, TAIL_GROUP) as client:
         wanted = [TopicPartition(topic, p, since_ms) for p in partitions_of(client, topic)]
         if not wanted:
             return values
