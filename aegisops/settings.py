@@ -221,6 +221,11 @@ class Settings(BaseSettings):
         return self.lake_url or str(self.data_dir.absolute() / "lake")
 
     @property
+    def gateway_pki(self) -> Path:
+        """OPC UA certificates of the gateway."""
+        return self.gateway.pki_dir or self.data_dir.absolute() / "gateway" / "pki"
+
+    @property
     def bundles_dir(self) -> Path:
         """Exported model bundles and the pointer the model slot follows."""
         return self.data_dir.absolute() / "bundles"

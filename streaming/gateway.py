@@ -63,7 +63,7 @@ def run(settings: Settings) -> None:
     )
     kafka = settings.kafka.model_copy(update={"options": PRODUCER_OPTIONS | settings.kafka.options})
     forwarder = Forwarder(spool, bus.Producer(kafka), Encoder(mapping.gateway, ids), metrics)
-    pki = pki_dir(settings)
+    pki = settings.gateway_pki
     servers = [
         OpcUaSource(
             source,
@@ -135,11 +135,6 @@ async def _listen(
             await task
 
 
-def pki_dir(settings: Settings) -> Path:
-    """Folder of the OPC UA certificates."""
-    return settings.gateway.pki_dir or settings.data_dir.absolute() / "gateway" / "pki"
-
-
 def _mapping_path(settings: Settings) -> Path:
     if settings.gateway.mapping is None:
         raise ConfigurationError(
@@ -147,6 +142,12 @@ def _mapping_path(settings: Settings) -> Path:
             "docs/gateway.md shows how to write one"
         )
     return settings.gateway.mapping
+
+
+def _wait_for(path: Path | None, seconds: float) -> None:
+    deadline = time.monotonic() + seconds
+    while path is not None and not path.exists() and time.monotonic() < deadline:
+        time.sleep(0.1)
 
 
 def _schema_ids(settings: Settings, stop: threading.Event) -> dict[str, int]:
@@ -168,13 +169,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Exit code: 0 after SIGTERM, 2 for a wrong mapping, 1 for what a restart may cure."""
     parser = argparse.ArgumentParser(prog="python -m streaming.gateway", description=__doc__)
     parser.add_argument("mapping", nargs="?", type=Path, help="default: AEGIS_GATEWAY__MAPPING")
+    parser.add_argument(
+        "--patience", type=float, default=0.0, help="seconds to wait for the file to be there"
+    )
     options = parser.parse_args(arguments)
     logs.configure(names.GATEWAY_APP)
+    # It logs each lost connection with a trace; the source says the same in a line.
+    logging.getLogger("asyncua").setLevel(logging.CRITICAL)
     settings = Settings()
     if options.mapping is not None:
         gateway = settings.gateway.model_copy(update={"mapping": options.mapping})
         settings = settings.model_copy(update={"gateway": gateway})
     try:
+        _wait_for(settings.gateway.mapping, options.patience)
         run(settings)
     except AegisError as error:
         log.error("%s", error)  # noqa: TRY400 - a message for people

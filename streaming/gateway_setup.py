@@ -29,7 +29,6 @@ from aegisops.lake import Lake
 from aegisops.machines import load_classes
 from aegisops.schemas.tables import MACHINES
 from aegisops.settings import Settings
-from streaming.gateway import pki_dir
 from streaming.mapping import Mqtt, OpcUa, load_mapping, targets
 from streaming.sources import mqtt, opcua
 
@@ -76,7 +75,7 @@ def check(settings: Settings, path: Path, *, is_registering: bool = False) -> Re
             }
         )
         if isinstance(source, OpcUa):
-            report.warnings += _opcua_warnings(source, pki_dir(settings))
+            report.warnings += _opcua_warnings(source, settings.gateway_pki)
         elif not source.tls:
             report.warnings.append(f"{source.name}: tls = false sends values as everyone can read")
     lake = Lake(settings.lake_root)
@@ -168,7 +167,7 @@ def draft(name: str, endpoint: str, variables: Sequence[tuple[str, str, str]], m
 
 
 async def _browse(settings: Settings, endpoint: str, mode: str) -> list[tuple[str, str, str]]:
-    pki = pki_dir(settings)
+    pki = settings.gateway_pki
     source = OpcUa.model_validate(
         {
             "name": "browse",
@@ -185,7 +184,7 @@ async def _browse(settings: Settings, endpoint: str, mode: str) -> list[tuple[st
 
 
 def _own(settings: Settings) -> Identity:
-    return identity(pki_dir(settings) / "own", "gateway")
+    return identity(settings.gateway_pki / "own", "gateway")
 
 
 def _thumbprint(certificate: Path) -> str:

@@ -122,6 +122,8 @@ class OpcUa(_Source):
         "Basic256Sha256"
     )
     publishing_interval: Duration = 250_000
+    trigger: Literal["timestamp", "value"] = "timestamp"
+    """What the server reports: every new source time, or only values that differ."""
     queue_size: int = Field(default=100, ge=2, le=10_000)
     """Values of a node that the server keeps between two publications; 1 would keep the last."""
 

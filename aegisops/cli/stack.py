@@ -134,8 +134,18 @@ class Stack:
         self._module(self._front, "alarm-engine", "serving.alarm_engine")
 
     def start_simulator(self) -> None:
-        """Live readings of the simulated fleet that the lake holds."""
-        self._module(self._front, "simulator", "aegisops.simulator.live")
+        """The simulated fleet that the lake holds, as an OPC UA server, and the gateway to it.
+
+        The gateway outlives the simulator, so that what was shown last gets to Kafka.
+        """
+        from aegisops.embedded.ports import free_port
+
+        # Where `simulator.plant` writes it; importing that here would cost the start a second.
+        mapping = str(self.settings.data_dir.absolute() / "simulator" / "mapping.toml")
+        Path(mapping).unlink(missing_ok=True)  # names the port of an earlier run
+        self._module(self._front, "gateway", "streaming.gateway", None, mapping, "--patience", "60")
+        where = f"{LOOPBACK}:{free_port()}"
+        self._module(self._front, "simulator", "aegisops.simulator.live", None, "--opcua", where)
 
     def start_dagster(self) -> None:
         """The Dagster UI over this data folder."""
@@ -197,8 +207,11 @@ class Stack:
                     return
                 time.sleep(0.2)
 
-    def _module(self, group: Processes, name: str, module: str, url: str | None = None) -> None:
-        self._start(group, name, [sys.executable, "-m", module], _answers(url) if url else None)
+    def _module(
+        self, group: Processes, name: str, module: str, url: str | None = None, *words: str
+    ) -> None:
+        command = [sys.executable, "-m", module, *words]
+        self._start(group, name, command, _answers(url) if url else None)
 
     def _start(
         self,

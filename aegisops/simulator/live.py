@@ -1,17 +1,19 @@
-"""`python -m aegisops.simulator.live`: the fleet's live readings to Kafka, from where history ends.
+"""`python -m aegisops.simulator.live`: the fleet's live readings, from where history ends.
 
-Without arguments it continues the fleet that the lake holds. Settings come from AEGIS_*.
+To Kafka, or with `--opcua` to the nodes of an OPC UA server, as a plant's come. Without arguments
+it continues the fleet that the lake holds. Settings come from AEGIS_*.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import logging
 import signal
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 
 import polars as pl
@@ -24,9 +26,18 @@ from aegisops.settings import Settings
 from aegisops.simulator.fleet import FleetPlan, fleet_of
 from aegisops.simulator.live_fleet import LiveFleet
 from aegisops.simulator.loading import plan_in
-from aegisops.simulator.publishing import Defect, DefectFile, Pace, defect_path, run
+from aegisops.simulator.publishing import (
+    Defect,
+    DefectFile,
+    Pace,
+    Publisher,
+    defect_path,
+    run,
+)
 
 log = logging.getLogger("aegisops.simulator")
+
+WATCHED_SECONDS = 0.1
 
 
 def resume_at(lake: Lake, plan: FleetPlan) -> int:
@@ -49,6 +60,8 @@ def resume_at(lake: Lake, plan: FleetPlan) -> int:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run until SIGINT or SIGTERM; returns the exit code (75 = worth another try)."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
+    for chatty in ("asyncua", "asyncuagds"):
+        logging.getLogger(chatty).setLevel(logging.WARNING)
     options = _parser().parse_args(arguments)
     try:
         _live(Settings(), options)
@@ -61,7 +74,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _live(settings: Settings, options: argparse.Namespace) -> None:
     lake = Lake(settings.lake_root)
     plan = _plan(lake, options)
-    begin, now = resume_at(lake, plan), _now()
+    stop = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stop.set())
+    with _publisher(settings, options, plan, stop) as publisher:
+        if not stop.is_set():
+            _send(settings, options, (plan, resume_at(lake, plan)), publisher, stop)
+
+
+def _send(
+    settings: Settings,
+    options: argparse.Namespace,
+    resumed: tuple[FleetPlan, int],
+    publisher: Publisher,
+    stop: threading.Event,
+) -> None:
+    plan, begin = resumed
+    now = _now()
     oldest = now - options.max_catch_up // timedelta(microseconds=1)
     fleet = LiveFleet(plan, resume_at=begin, readings_from=oldest)
     begin = max(begin, min(oldest, now))
@@ -69,22 +98,40 @@ def _live(settings: Settings, options: argparse.Namespace) -> None:
         fleet.inject(defect.machine_id, defect.mode, defect.hours, defect.speed)
     behind = timedelta(microseconds=max(now - begin, 0))
     log.info("%d machines live; catching up %s at speed %g", plan.machines, behind, options.speed)
-    stop = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: stop.set())
-    from aegisops.bus import Publisher
-
-    with Publisher(settings) as publisher:
-        sent = run(
-            fleet,
-            publisher,
-            Pace(begin, now, options.speed),
-            clock=_now,
-            wait=lambda: stop.wait(options.interval),
-            defects=DefectFile(defect_path(settings.data_dir)).new,
-            complain=log.warning,
-        )
+    sent = run(
+        fleet,
+        publisher,
+        Pace(begin, now, options.speed),
+        clock=_now,
+        wait=lambda: stop.wait(options.interval),
+        defects=DefectFile(defect_path(settings.data_dir)).new,
+        complain=log.warning,
+    )
     log.info("stopped after %d messages", sent)
+
+
+@contextlib.contextmanager
+def _publisher(
+    settings: Settings, options: argparse.Namespace, plan: FleetPlan, stop: threading.Event
+) -> Iterator[Publisher]:
+    """Kafka, or a plant's server once somebody watches it: what is written before is seen by none.
+
+    Yields a server that nobody watched only when told to stop.
+    """
+    if options.opcua is None:
+        from aegisops.bus import Publisher as KafkaPublisher
+
+        with KafkaPublisher(settings) as kafka:
+            yield kafka
+        return
+    from aegisops.simulator import plant
+
+    ids = [machine.machine_id for machine in fleet_of(plan)]
+    with plant.commissioned(settings, f"opc.tcp://{options.opcua}", plan.machine_class, ids) as up:
+        log.info("OPC UA server on %s, waiting for a client", options.opcua)
+        while not up.is_watched and not stop.wait(WATCHED_SECONDS):
+            pass
+        yield up
 
 
 def _plan(lake: Lake, options: argparse.Namespace) -> FleetPlan:
@@ -110,6 +157,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--history-days", type=float, default=21, help="with --history-end")
     parser.add_argument("--seed", type=int, default=7, help="with --history-end")
     parser.add_argument("--machines", type=int, default=20, help="with --history-end")
+    parser.add_argument("--opcua", metavar="HOST:PORT", help="show it there, not to Kafka")
     parser.add_argument(
         "--speed", type=float, default=600, help="catching up, times real time; 0 = at once"
     )

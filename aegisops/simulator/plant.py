@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import shutil
 import threading
 from collections.abc import Coroutine, Iterator, Mapping, Sequence
 from concurrent.futures import Future
@@ -22,10 +23,11 @@ from asyncua.crypto.validator import CertificateValidator, CertificateValidatorO
 from asyncua.server.server import Server
 from asyncua.ua.status_codes import StatusCodes
 
-from aegisops.certificates import Identity
+from aegisops.certificates import Identity, identity
 from aegisops.errors import ServiceUnavailable
 from aegisops.machines import ChannelKind, MachineClass
 from aegisops.names import READINGS_TOPIC, EventType, Quality
+from aegisops.settings import Settings
 
 NAMESPACE = "urn:aegisops:simulator"
 EVENTS = (EventType.MAINTENANCE, EventType.FAILURE, EventType.COUNTER_RESET, EventType.ERROR)
@@ -188,6 +190,36 @@ class PlantServer:
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(_SECONDS)
         self._loop.close()
+
+
+def mapping_path(data_dir: Path) -> Path:
+    """Where `commissioned` writes the gateway's mapping file."""
+    return data_dir.absolute() / "simulator" / "mapping.toml"
+
+
+@contextlib.contextmanager
+def commissioned(
+    settings: Settings, endpoint: str, machine_class: MachineClass, machine_ids: Sequence[str]
+) -> Iterator[PlantServer]:
+    """A running server and a gateway that may use it: both certificates, the trust, the mapping."""
+    folder = settings.data_dir.absolute() / "simulator" / "pki"
+    pki = settings.gateway_pki
+    server, client = identity(folder / "own", "simulator"), identity(pki / "own", "gateway")
+    for certificate, trusted in (
+        (server.certificate, pki / "trusted"),
+        (client.certificate, folder / "trusted"),
+    ):
+        trusted.mkdir(parents=True, exist_ok=True)
+        shutil.copy(certificate, trusted)
+    with PlantServer(
+        endpoint, machine_class, machine_ids, identity=server, trusted=folder / "trusted"
+    ) as running:
+        # The file says that the server is there, so it comes last, and whole.
+        path = mapping_path(settings.data_dir)
+        half = path.with_suffix(".half")
+        half.write_text(mapping(endpoint, machine_class, machine_ids, is_secure=True))
+        half.replace(path)
+        yield running
 
 
 def mapping(

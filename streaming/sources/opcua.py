@@ -162,8 +162,10 @@ class OpcUaSource:
         wanted = list(nodes)
         for begin in range(0, len(wanted), ITEMS_PER_REQUEST):
             part = wanted[begin : begin + ITEMS_PER_REQUEST]
-            results = await subscription.subscribe_data_change(
+            # The public `subscribe_data_change` has no way to give a filter.
+            results = await subscription._subscribe(  # noqa: SLF001
                 [client.get_node(node) for node in part],
+                mfilter=_filter(self._source),
                 queuesize=self._source.queue_size,
                 sampling_interval=ua.Duration(self._source.publishing_interval / 1_000),
             )
@@ -352,6 +354,15 @@ def _untrusted(
         f"{source.endpoint}: its certificate is refused ({why}). It is in {rejected}; compare its "
         f"thumbprint with the server's, then move it to {trusted}"
     )
+
+
+def _filter(source: OpcUa) -> ua.DataChangeFilter:
+    """Report each new source time: a value that stays the same is a reading all the same."""
+    triggers = ua.DataChangeTrigger
+    wanted = triggers.StatusValue
+    if source.trigger == "timestamp":
+        wanted = triggers.StatusValueTimestamp
+    return ua.DataChangeFilter(Trigger=wanted)
 
 
 def quality(status: int) -> Quality:

@@ -156,6 +156,19 @@ def test_values_arrive_encrypted_with_time_quality_and_order(bench):
     assert bench.of(Refusal) == []
 
 
+def test_a_value_that_stays_the_same_is_a_reading_and_a_repeated_one_is_not(bench):
+    async def run():
+        async with listening(source := bench.source()):
+            await until(lambda: source.is_connected)
+            for ts in (NOW, NOW + 1, NOW + 1, NOW + 2):
+                await bench.write((bench.a, "power", 5.0, ts))
+            await until(lambda: len(bench.items) == 3)
+            await asyncio.sleep(0.2)
+
+    asyncio.run(run())
+    assert [i.ts for i in bench.items] == [NOW, NOW + 1, NOW + 2]
+
+
 def test_a_server_that_is_not_trusted_is_refused_and_its_certificate_is_kept(bench, caplog):
     for certificate in bench.trusted.iterdir():
         certificate.unlink()
