@@ -6,12 +6,12 @@ the handle they compared those positions on; delta-rs then refuses a stale write
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from functools import cache
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import polars as pl
 import pyarrow as pa
@@ -29,6 +29,8 @@ from aegisops.errors import Conflict
 from aegisops.schemas.tables import Table
 
 Rows = pl.DataFrame | pa.Table
+Partition = tuple[tuple[str, str], ...]
+"""Partition columns with their values, as text."""
 
 
 class Lake:
@@ -114,14 +116,57 @@ class Lake:
             return pl.scan_pyarrow_dataset(handle.to_pyarrow_dataset())
         return pl.scan_delta(handle)
 
-    def compact(self, table: Table) -> None:
-        """Merge small files; safe beside an appending writer."""
-        self.open(table).optimize.compact()
+    def compact(self, table: Table, partition: Partition = ()) -> int:
+        """Merge small files of the table, or of one partition; returns files that are gone.
 
-    def vacuum(self, table: Table, keep: timedelta) -> list[str]:
-        """Delete files no version younger than `keep` needs; returns their names."""
+        Safe beside an appending writer. Raises `Conflict` when a file was replaced meanwhile.
+        """
+        return self._optimize(
+            table,
+            lambda handle: handle.optimize.compact(
+                partition_filters=_filters(partition), writer_properties=_writer_properties(table)
+            ),
+        )
+
+    def cluster(self, table: Table, partition: Partition = ()) -> int:
+        """Write a partition's rows again, Z-ordered by `cluster_by`; returns files that are gone.
+
+        As `compact` does; for a partition that is finished, because all of it is rewritten.
+        """
+        return self._optimize(
+            table,
+            lambda handle: handle.optimize.z_order(
+                table.cluster_by,
+                partition_filters=_filters(partition),
+                writer_properties=_writer_properties(table),
+            ),
+        )
+
+    def _optimize(self, table: Table, work: Callable[[DeltaTable], dict[str, Any]]) -> int:
+        try:
+            done = work(self.open(table))
+        except CommitFailedError as error:
+            raise Conflict(f"{table.name}: another writer committed first: {error}") from error
+        return int(done["numFilesRemoved"])
+
+    def checkpoint(self, table: Table) -> None:
+        """Fold the log into a checkpoint and drop entries older than the table keeps."""
+        handle = self.open(table)
+        handle.create_checkpoint()
+        handle.cleanup_metadata()
+
+    def vacuum(self, table: Table, keep: timedelta, versions: Collection[int] = ()) -> list[str]:
+        """Delete files no version younger than `keep`, nor one of `versions`, needs; their names.
+
+        Files of writers that have not committed yet are never touched.
+        """
         hours = int(keep.total_seconds() // 3600)
-        return self.open(table).vacuum(hours, dry_run=False, enforce_retention_duration=False)
+        return self.open(table).vacuum(
+            hours,
+            dry_run=False,
+            enforce_retention_duration=False,
+            keep_versions=sorted(versions) or None,
+        )
 
     def _write(
         self,
@@ -189,6 +234,10 @@ class _Stream:
                 if part is None:
                     return
                 yield from conform(self._table, part).to_batches()
+
+
+def _filters(partition: Partition) -> list[tuple[str, str, Any]] | None:
+    return [(name, "=", value) for name, value in partition] or None
 
 
 @cache

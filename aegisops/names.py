@@ -54,6 +54,8 @@ ML_FAILURE_MODEL = "ml/failure_model"
 ML_VALIDATION = "ml/validation"
 ML_PRODUCTION = "ml/production"
 ML_DRIFT_REPORT = "ml/drift_report"
+ML_PARITY_REPORT = "ml/parity_report"
+OPS_MAINTENANCE = "ops/maintenance"
 
 
 def subject(topic: str) -> str:

@@ -7,13 +7,20 @@ import json
 from typing import Any
 
 import dagster as dg
-import polars as pl
 
-from aegisops.schemas.tables import EVENTS, READINGS, TILES, WAVEFORMS, Table
+from aegisops.schemas.tables import (
+    EVENTS,
+    MODEL_DECISIONS,
+    READINGS,
+    TILES,
+    WAVEFORMS,
+    Table,
+)
 from aegisops_assets.drift import drift_job, due, retrain_config
-from aegisops_assets.keys import key
+from aegisops_assets.keys import key, size_metadata
 from aegisops_assets.lakehouse import BRONZE, features, hourly, labels, tiles
 from aegisops_assets.models import failure_model, production, training_set, validation
+from aegisops_assets.ops import maintain
 from aegisops_assets.steps.platform import Platform
 
 build_features = dg.define_asset_job(
@@ -32,8 +39,16 @@ everything = dg.define_asset_job(
     [tiles, features, labels, hourly, training_set, failure_model, validation, production],
     description="the whole way, from bronze to a promoted model",
 )
-JOBS = (build_features, train_and_promote, everything, drift_job)
+check_bronze = dg.define_asset_job(
+    "check_bronze",
+    dg.AssetSelection.checks_for_assets(*(key(table.name) for table in BRONZE)),
+    description="the declared rules of the bronze tables, on what arrived since the last time",
+)
+JOBS = (build_features, train_and_promote, everything, check_bronze, drift_job, maintain)
 
+
+OBSERVED = (*BRONZE, MODEL_DECISIONS)
+"""Tables that others write; reported when their version moved."""
 
 UNFINISHED = [
     dg.DagsterRunStatus.QUEUED,
@@ -56,10 +71,10 @@ def bronze_changes(
 ) -> dg.SensorResult:
     """Level-triggered: compares versions with what silver has processed, so no update is lost."""
     seen: dict[str, int] = json.loads(context.cursor or "{}")
-    now = {table.name: platform.lake.version(table) for table in BRONZE}
+    now = {table.name: platform.lake.version(table) for table in OBSERVED}
     events = [
         _materialization(platform, table, now[table.name])
-        for table in BRONZE
+        for table in OBSERVED
         if now[table.name] > seen.get(table.name, -1)
     ]
     wanted = {t.name: now[t.name] for t in (READINGS, WAVEFORMS, EVENTS)}
@@ -128,13 +143,30 @@ def _processed(platform: Platform) -> dict[str, int]:
 
 
 def _materialization(platform: Platform, table: Table, version: int) -> dg.AssetMaterialization:
+    """Version, size and how far the newest event lies back, all from the log: milliseconds."""
+    from aegisops_assets.steps.examine import newest
+
     handle = platform.lake.open(table, version)
-    metadata: dict[str, Any] = {"dagster/row_count": handle.count(), "delta_version": version}
-    time = next((c for c in ("ts", "asked_at") if c in table.columns), None)
-    if time is not None and "date" in table.columns:
-        newest = platform.lake.scan(table, version).select(pl.col(time).max()).collect().item()
-        if newest is not None:
-            metadata["newest_event"] = dg.MetadataValue.timestamp(newest)
+    metadata: dict[str, Any] = {**size_metadata(handle)}
+    time = next((c for c in ("ts", "asked_at", "scored_at") if c in table.columns), None)
+    event = newest(handle, time) if time is not None else None
+    if event is not None:
+        metadata["newest_event"] = dg.MetadataValue.timestamp(event)
+    arrived = newest(handle, "_ingested_at") if "_ingested_at" in table.columns else None
+    if arrived is not None:
+        metadata["newest_arrival"] = dg.MetadataValue.timestamp(arrived)
+        if event is not None:
+            metadata["event_lag_seconds"] = (arrived - event).total_seconds()
     return dg.AssetMaterialization(
         key(table.name), metadata=metadata, tags={"dagster/data_version": str(version)}
     )
+
+
+bronze_checks_hourly = dg.ScheduleDefinition(
+    name="bronze_checks_hourly",
+    job=check_bronze,
+    cron_schedule="10 * * * *",
+    execution_timezone="UTC",
+    default_status=dg.DefaultScheduleStatus.RUNNING,
+    description="What arrived in the last hour is checked.",
+)

@@ -1,97 +1,109 @@
-"""Asset checks made from the table declarations: schema, keys, nulls, ranges. None is hand-written.
+"""Asset checks made from the table declarations. None is hand-written; the rules are in `steps`.
 
-A layer's checks are blocking: a failed one stops the run before the next layer reads the table.
+A layer's row rules are blocking: a broken one stops the run before the next layer reads the table.
+Freshness and quality share warn. Each check looks at what is new since the version it last passed.
 """
 
-from __future__ import annotations
-
-from collections.abc import Iterator
-from typing import Any, cast
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
 import dagster as dg
-import polars as pl
 
 from aegisops.schemas.tables import Table
 from aegisops_assets.keys import key
 from aegisops_assets.steps.platform import Platform
 
-CHECKS = ("schema", "keys_unique", "no_nulls", "ranges")
+if TYPE_CHECKING:
+    from aegisops_assets.steps.examine import Finding
 
-
-def specs(table: Table) -> list[dg.AssetCheckSpec]:
-    """Check specs of a table's asset."""
-    return [
-        dg.AssetCheckSpec(name, asset=key(table.name), blocking=True, description=_ABOUT[name])
-        for name in CHECKS
-    ]
-
-
-def run(platform: Platform, table: Table) -> Iterator[dg.AssetCheckResult]:
-    """Check the table's latest snapshot, without loading it whole."""
-    frame = platform.lake.scan(table)
-    yield _schema(platform, table)
-    yield _keys_unique(frame, table)
-    yield _no_nulls(frame, table)
-    yield _ranges(frame, table)
-
-
-_ABOUT = {
+VERSION = "delta_version"
+"""Metadata of a check: the table's version it looked at."""
+ABOUT = {
     "schema": "the stored schema is the declared one",
     "keys_unique": "no two rows share the declared keys",
     "no_nulls": "no null in a column declared without",
     "ranges": "every value lies in its declared range",
+    "fresh": "rows arrived within {0.fresh_within}",
+    "quality_share": "at most {0.worst_bad_share:.0%} of a channel's values are not good",
 }
 
 
-def _result(table: Table, name: str, bad: dict[str, int] | list[str]) -> dg.AssetCheckResult:
-    return dg.AssetCheckResult(
-        check_name=name,
-        asset_key=key(table.name),
-        passed=not bad,
-        severity=dg.AssetCheckSeverity.ERROR,
-        description=_ABOUT[name] if not bad else f"violated by {bad}",
-        metadata={"violations": dg.MetadataValue.json(bad)},
-    )
+def names(table: Table) -> list[str]:
+    """Checks of a table."""
+    watched = {"fresh": table.fresh_within, "quality_share": table.worst_bad_share}
+    return [name for name in ABOUT if name not in watched or watched[name] is not None]
 
 
-def _schema(platform: Platform, table: Table) -> dg.AssetCheckResult:
-    import pyarrow as pa
-
-    # Arrow's stubs do not know schemas of other libraries.
-    stored = pa.schema(cast("Any", platform.lake.ensure(table).schema()))
-    wrong = [
-        name
-        for name, column in table.columns.items()
-        if name not in stored.names or stored.field(name).type != column.type
+def specs(table: Table, *, blocking: bool = True) -> list[dg.AssetCheckSpec]:
+    """Check specs of a table's asset."""
+    return [
+        dg.AssetCheckSpec(
+            name,
+            asset=key(table.name),
+            blocking=blocking and name not in {"fresh", "quality_share"},
+            description=ABOUT[name].format(table),
+        )
+        for name in names(table)
     ]
-    return _result(table, "schema", wrong + sorted(set(stored.names) - set(table.columns)))
 
 
-def _keys_unique(frame: pl.LazyFrame, table: Table) -> dg.AssetCheckResult:
-    counts = frame.select(
-        pl.len().alias("rows"), pl.struct(table.keys).n_unique().alias("keys")
-    ).collect()
-    twice = counts["rows"][0] - counts["keys"][0]
-    return _result(table, "keys_unique", {"repeated": twice} if twice else {})
+def run(
+    platform: Platform, table: Table, instance: dg.DagsterInstance
+) -> Iterator[dg.AssetCheckResult]:
+    """Check what is new in the table since every check last passed."""
+    from aegisops_assets.steps import examine
+
+    since = min(_passed_version(instance, table, name) for name in examine.TRUSTED)
+    version, findings = examine.examine(platform.lake, table, since)
+    for finding in findings:
+        yield _result(table, finding, since, version)
 
 
-def _no_nulls(frame: pl.LazyFrame, table: Table) -> dg.AssetCheckResult:
-    required = [name for name, column in table.columns.items() if not column.nullable]
-    counts = frame.select(pl.col(required).null_count()).collect().row(0, named=True)
-    return _result(table, "no_nulls", {name: n for name, n in counts.items() if n})
+def bronze_checks(tables: Sequence[Table]) -> dg.AssetChecksDefinition:
+    """One step that checks tables the streams write; nothing downstream waits for it."""
+
+    @dg.multi_asset_check(
+        name="bronze_checks",
+        specs=[spec for table in tables for spec in specs(table, blocking=False)],
+        description="Declared rules of the bronze tables, on what arrived since the last time.",
+    )
+    def check(
+        context: dg.AssetCheckExecutionContext, platform: dg.ResourceParam[Platform]
+    ) -> Iterator[dg.AssetCheckResult]:
+        for table in tables:
+            yield from run(platform, table, context.instance)
+
+    return check
 
 
-def _ranges(frame: pl.LazyFrame, table: Table) -> dg.AssetCheckResult:
-    rules = []
-    for name, column in table.columns.items():
-        value, outside = pl.col(name), pl.lit(value=False)
-        if column.low is not None:
-            outside |= value < column.low
-        if column.high is not None:
-            outside |= value > column.high
-        if column.low is not None or column.high is not None:
-            rules.append(outside.sum().alias(name))
-    if not rules:
-        return _result(table, "ranges", {})
-    counts = frame.select(rules).collect().row(0, named=True)
-    return _result(table, "ranges", {name: n for name, n in counts.items() if n})
+def _passed_version(instance: dg.DagsterInstance, table: Table, name: str) -> int:
+    """Version of the table up to which the check is known to have passed; -1 = none."""
+    history = instance.event_log_storage.get_asset_check_execution_history(
+        dg.AssetCheckKey(key(table.name), name), limit=20
+    )
+    for record in history:
+        # The newest one is this run's own, planned and without a result yet.
+        evaluation = record.evaluation
+        if isinstance(evaluation, dg.AssetCheckEvaluation) and evaluation.passed:
+            version = evaluation.metadata.get(VERSION)
+            return int(version.value or 0) if isinstance(version, dg.IntMetadataValue) else -1
+    return -1
+
+
+def _result(table: Table, finding: "Finding", since: int, version: int) -> dg.AssetCheckResult:
+    warns = finding.rule in {"fresh", "quality_share"}
+    return dg.AssetCheckResult(
+        check_name=finding.rule,
+        asset_key=key(table.name),
+        passed=finding.passed,
+        severity=dg.AssetCheckSeverity.WARN if warns else dg.AssetCheckSeverity.ERROR,
+        description=ABOUT[finding.rule].format(table)
+        if finding.passed
+        else f"violated by {dict(finding.violations)}",
+        metadata={
+            VERSION: version,
+            "since_version": since,
+            "violations": dg.MetadataValue.json(dict(finding.violations)),
+            **finding.looked_at,
+        },
+    )

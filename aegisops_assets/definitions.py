@@ -3,7 +3,7 @@
 import dagster as dg
 
 from aegisops.settings import Settings
-from aegisops_assets import automation, drift, lakehouse, models
+from aegisops_assets import automation, checks, drift, lakehouse, models, ops
 from aegisops_assets.steps.platform import Platform
 
 ASSETS: tuple[dg.AssetSpec | dg.AssetsDefinition, ...] = (
@@ -17,6 +17,8 @@ ASSETS: tuple[dg.AssetSpec | dg.AssetsDefinition, ...] = (
     models.validation,
     models.production,
     drift.drift_report,
+    ops.model_decisions,
+    ops.maintenance,
 )
 
 
@@ -32,9 +34,16 @@ def build_definitions(
     """All assets, jobs, sensors and schedules over one platform."""
     return dg.Definitions(
         assets=ASSETS,
+        asset_checks=[checks.bronze_checks(lakehouse.BRONZE)],
         jobs=automation.JOBS,
         sensors=[automation.bronze_changes, automation.drift_retrain],
-        schedules=[automation.nightly, drift.drift_nightly],
+        schedules=[
+            automation.nightly,
+            automation.bronze_checks_hourly,
+            drift.drift_nightly,
+            ops.maintenance_hourly,
+            ops.maintenance_nightly,
+        ],
         resources={"platform": platform},
         # One process: starting one per step costs two seconds each.
         executor=dg.in_process_executor,

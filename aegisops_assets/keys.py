@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dagster as dg
 import pyarrow as pa
+from deltalake import DeltaTable
 
 from aegisops.schemas.tables import Table
 
@@ -37,6 +38,24 @@ def table_metadata(table: Table) -> dict[str, dg.MetadataValue]:
     return {
         "dagster/column_schema": dg.MetadataValue.table_schema(column_schema(table)),
         "keys": dg.MetadataValue.text(", ".join(table.keys)),
+    }
+
+
+def size_metadata(handle: DeltaTable) -> dict[str, dg.MetadataValue | int]:
+    """Version, rows, files and bytes of a snapshot, from its log alone."""
+    import pyarrow.compute as pc
+
+    added = pa.table(handle.get_add_actions(flatten=True))
+
+    def total(column: str) -> int:
+        return pc.sum(added.column(column)).as_py() or 0 if added.num_rows else 0
+
+    return {
+        "delta_version": handle.version(),
+        "dagster/row_count": total("num_records"),
+        "files": added.num_rows,
+        "bytes": total("size_bytes"),
+        "place": dg.MetadataValue.path(handle.table_uri),
     }
 
 

@@ -1,6 +1,7 @@
 """The lakehouse assets: bronze (written by the streams, only observed here), silver, gold."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 import dagster as dg
@@ -19,9 +20,10 @@ from aegisops.schemas.tables import (
     SHADOW_SCORES,
     TILES,
     WAVEFORMS,
+    Table,
 )
 from aegisops_assets import checks
-from aegisops_assets.keys import OWNERS, key, table_metadata
+from aegisops_assets.keys import OWNERS, key, size_metadata, table_metadata
 from aegisops_assets.steps.platform import Platform
 from aegisops_assets.steps.tiles import Written
 
@@ -48,6 +50,13 @@ bronze_specs = [
     for table in BRONZE
 ]
 
+DAYS = dg.DailyPartitionsDefinition(start_date="2015-01-01", end_offset=1, timezone="UTC")
+"""UTC days of event time. A run without a range works on what is new; with one, on those days.
+Older days (cycle clocks count from 1970) are built all the same, but are not listed."""
+NIGHTLY = dg.FreshnessPolicy.time_window(
+    fail_window=timedelta(hours=26), warn_window=timedelta(hours=25)
+)
+
 
 class Selection(dg.Config):
     """What to work on; everything when left empty."""
@@ -64,15 +73,35 @@ class LabelSelection(dg.Config):
     horizon: str = ""
 
 
-def _written(name: str, written: Written) -> dg.MaterializeResult[Any]:
+def _days(context: dg.AssetExecutionContext) -> tuple[date, date] | None:
+    """First and last day the run was asked for; None = whatever is new."""
+    if not (context.has_partition_key or context.has_partition_key_range):
+        return None
+    window = context.partition_time_window
+    return window.start.date(), (window.end - timedelta(days=1)).date()
+
+
+def _progress(context: dg.AssetExecutionContext) -> Callable[[float], None]:
+    return lambda share: context.log.info("%d %% done", round(100 * share))
+
+
+def _written(platform: Platform, table: Table, written: Written) -> dg.MaterializeResult[Any]:
+    from aegisops_assets import plots
+    from aegisops_assets.steps.changes import values_per_day
+
+    handle = platform.lake.open(table)
+    plot: dict[str, Any] = {}
+    if "date" in table.partition_by:
+        plot["rows_per_day"] = dg.MetadataValue.md(plots.per_day(values_per_day(handle)))
     return dg.MaterializeResult(
-        asset_key=key(name),
-        data_version=dg.DataVersion(f"{name}@{written.version}"),
+        asset_key=key(table.name),
+        data_version=dg.DataVersion(f"{table.name}@{written.version}"),
         metadata={
-            "dagster/row_count": written.rows,
-            "delta_version": written.version,
-            "days": len(written.days),
+            **size_metadata(handle),
+            "rows_written": written.rows,
+            "days_written": len(written.days),
             "made_from": dg.MetadataValue.json(written.sources),
+            **plot,
         },
     )
 
@@ -86,16 +115,32 @@ def _written(name: str, written: Written) -> dg.MaterializeResult[Any]:
     description=TILES.doc,
     metadata=table_metadata(TILES),
     check_specs=checks.specs(TILES),
-    code_version="1",
+    partitions_def=DAYS,
+    freshness_policy=NIGHTLY,
+    code_version="2",
 )
-def tiles(
-    config: Selection, platform: dg.ResourceParam[Platform]
+def _tiles(
+    context: dg.AssetExecutionContext, config: Selection, platform: dg.ResourceParam[Platform]
 ) -> Iterator[dg.MaterializeResult[Any] | dg.AssetCheckResult]:
-    """Bronze → tiles of the days that changed."""
+    """Bronze → tiles of the days that changed, or of the run's days."""
     from aegisops_assets.steps import tiles as step
 
-    yield _written(TILES.name, step.build(platform, full=config.full))
-    yield from checks.run(platform, TILES)
+    written = step.build(
+        platform, full=config.full, days=_days(context), progress=_progress(context)
+    )
+    if _days(context) is None:
+        # A run without a range ticks off the days it wrote.
+        for day in written.days:
+            if DAYS.start.date() <= day <= datetime.now(UTC).date():
+                context.log_event(
+                    dg.AssetMaterialization(key(TILES.name), partition=day.isoformat())
+                )
+    yield _written(platform, TILES, written)
+    yield from checks.run(platform, TILES, context.instance)
+
+
+# As an argument of the decorator the policy would warn at every import that it is in beta.
+tiles = _tiles.with_attributes(backfill_policy=dg.BackfillPolicy.single_run())
 
 
 @dg.asset(
@@ -104,20 +149,24 @@ def tiles(
     group_name="gold",
     kinds={"polars", "deltalake"},
     owners=OWNERS,
+    # Not partitioned: the hours since the last repair make a day depend on all days before it.
     description=FEATURES.doc,
     metadata=table_metadata(FEATURES),
     check_specs=checks.specs(FEATURES),
-    code_version="1",
+    freshness_policy=NIGHTLY,
+    code_version="2",
 )
 def features(
-    config: Selection, platform: dg.ResourceParam[Platform]
+    context: dg.AssetExecutionContext, config: Selection, platform: dg.ResourceParam[Platform]
 ) -> Iterator[dg.MaterializeResult[Any] | dg.AssetCheckResult]:
     """Tiles → feature vectors, from the first changed day on."""
     from aegisops_assets.steps import features as step
 
-    written = step.build(platform, full=config.full, classes=config.classes)
-    yield _written(FEATURES.name, written)
-    yield from checks.run(platform, FEATURES)
+    written = step.build(
+        platform, full=config.full, classes=config.classes, progress=_progress(context)
+    )
+    yield _written(platform, FEATURES, written)
+    yield from checks.run(platform, FEATURES, context.instance)
 
 
 @dg.asset(
@@ -132,13 +181,13 @@ def features(
     code_version="1",
 )
 def hourly(
-    config: Selection, platform: dg.ResourceParam[Platform]
+    context: dg.AssetExecutionContext, config: Selection, platform: dg.ResourceParam[Platform]
 ) -> Iterator[dg.MaterializeResult[Any] | dg.AssetCheckResult]:
     """Hours of channels, features and risks, of the days that changed."""
     from aegisops_assets.steps import hourly as step
 
-    yield _written(HOURLY.name, step.build(platform, full=config.full))
-    yield from checks.run(platform, HOURLY)
+    yield _written(platform, HOURLY, step.build(platform, full=config.full))
+    yield from checks.run(platform, HOURLY, context.instance)
 
 
 @dg.asset(
@@ -150,10 +199,13 @@ def hourly(
     description=LABELS.doc,
     metadata=table_metadata(LABELS),
     check_specs=checks.specs(LABELS),
+    freshness_policy=NIGHTLY,
     code_version="1",
 )
 def labels(
-    config: LabelSelection, platform: dg.ResourceParam[Platform]
+    context: dg.AssetExecutionContext,
+    config: LabelSelection,
+    platform: dg.ResourceParam[Platform],
 ) -> Iterator[dg.MaterializeResult[Any] | dg.AssetCheckResult]:
     """What followed each feature row, and why it counts or does not."""
     from aegisops_assets.steps import labels as step
@@ -163,10 +215,9 @@ def labels(
     yield dg.MaterializeResult(
         data_version=dg.DataVersion(f"{LABELS.name}@{made.version}"),
         metadata={
-            "dagster/row_count": made.rows,
-            "delta_version": made.version,
+            **size_metadata(platform.lake.open(LABELS)),
             "rows_before_a_failure": made.positive,
             "provenance": dg.MetadataValue.json(made.provenance),
         },
     )
-    yield from checks.run(platform, LABELS)
+    yield from checks.run(platform, LABELS, context.instance)

@@ -38,7 +38,9 @@ class ModelSelection(dg.Config):
     code_version="1",
 )
 def training_set(
-    config: ModelSelection, platform: dg.ResourceParam[Platform]
+    context: dg.AssetExecutionContext,
+    config: ModelSelection,
+    platform: dg.ResourceParam[Platform],
 ) -> Iterator[dg.MaterializeResult[Any] | dg.AssetCheckResult]:
     """Labelled rows with their fold: split by machine and time, one horizon of embargo."""
     from aegisops_assets.steps import training
@@ -55,7 +57,7 @@ def training_set(
             },
         }
     )
-    yield from checks.run(platform, TRAINING_SET)
+    yield from checks.run(platform, TRAINING_SET, context.instance)
 
 
 @dg.asset(

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from datetime import date
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     from aegisops.modelling.drift import Finding
 
 MOST_BARS = 25
+MOST_DAYS = 60
 
 
 def reliability(figures: dict[str, Any]) -> str:
@@ -49,6 +51,20 @@ def drift(findings: Sequence[Finding]) -> str:
     axes.set_xlabel("index / threshold")
     axes.tick_params(labelsize=7)
     return _markdown("drift", figure)
+
+
+def per_day(rows: Mapping[date, int]) -> str:
+    """Rows of a table on its last days."""
+    from matplotlib.figure import Figure
+
+    shown = sorted(rows.items())[-MOST_DAYS:]
+    figure = Figure(figsize=(5, 1.8), dpi=90, layout="tight")
+    axes = figure.subplots()
+    axes.bar([f"{day:%m-%d}" for day, _ in shown], [count for _, count in shown], color="0.5")
+    axes.set_ylabel("rows")
+    axes.tick_params(labelsize=6)
+    axes.set_xticks(axes.get_xticks()[:: max(1, len(shown) // 8)])
+    return _markdown("rows per day", figure)
 
 
 def _markdown(title: str, figure: Figure) -> str:

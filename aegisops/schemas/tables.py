@@ -7,6 +7,7 @@ Times are UTC microseconds; `_at` is a time; columns that start with `_` say whe
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from datetime import timedelta
 
 import pyarrow as pa
 
@@ -39,6 +40,17 @@ class Table:
     row_group: int | None = None
     """Most rows of a Parquet row group, for tables read by a few keys; the writer's choice."""
     properties: dict[str, str] = field(default_factory=lambda: {"delta.checkpointInterval": "50"})
+    fresh_within: timedelta | None = None
+    """Rows should arrive at least this often; None = whenever there is something to say."""
+    cluster_by: tuple[str, ...] = ()
+    """Columns by which maintenance orders the files of a finished day, so that readers skip."""
+    worst_bad_share: float | None = None
+    """Largest share of a channel's values that may be bad or uncertain without a warning."""
+
+    @property
+    def is_append_only(self) -> bool:
+        """Whether rows are only ever added: bronze keeps everything as it arrived."""
+        return self.name.startswith("bronze/")
 
     @property
     def schema(self) -> pa.Schema:
@@ -60,6 +72,12 @@ def _source() -> dict[str, Column]:
     }
 
 
+_REBUILDABLE = {
+    "delta.checkpointInterval": "50",
+    # Models name the versions their rows came from; the log must still know them years later.
+    "delta.logRetentionDuration": "interval 3650 days",
+    "delta.deletedFileRetentionDuration": "interval 7 days",
+}
 _SOURCE_KEY = ("_topic", "_partition", "_offset", "_index")
 _MACHINE = Column(pa.string(), "machine id, unique in the fleet")
 _DATE = Column(pa.date32(), "UTC day of the event time; the partition")
@@ -95,6 +113,9 @@ READINGS = Table(
     keys=_SOURCE_KEY,
     partition_by=("date",),
     order=("machine_id", "channel", "ts"),
+    cluster_by=("machine_id", "channel", "ts"),
+    fresh_within=timedelta(hours=1),
+    worst_bad_share=0.05,
 )
 
 WAVEFORMS = Table(
@@ -114,6 +135,9 @@ WAVEFORMS = Table(
     keys=_SOURCE_KEY,
     partition_by=("date",),
     order=("machine_id", "channel", "ts"),
+    cluster_by=("machine_id", "channel", "ts"),
+    fresh_within=timedelta(hours=1),
+    worst_bad_share=0.05,
 )
 
 EVENTS = Table(
@@ -246,6 +270,7 @@ TILES = Table(
     keys=("machine_id", "channel", "tile_start"),
     partition_by=("date",),
     order=("machine_id", "channel", "tile_start"),
+    worst_bad_share=0.05,
 )
 
 FEATURES = Table(
@@ -263,6 +288,7 @@ FEATURES = Table(
     keys=("machine_id", "ts"),
     partition_by=("machine_class", "date"),
     order=("machine_id", "ts"),
+    properties=_REBUILDABLE,
 )
 
 LABELS = Table(
@@ -285,6 +311,7 @@ LABELS = Table(
     keys=("machine_id", "ts", "horizon_us"),
     partition_by=("machine_class",),
     order=("machine_id", "ts"),
+    properties=_REBUILDABLE,
 )
 
 HOURLY = Table(
@@ -329,6 +356,7 @@ TRAINING_SET = Table(
     keys=("machine_id", "ts"),
     partition_by=("machine_class",),
     order=("machine_id", "ts"),
+    properties=_REBUILDABLE,
 )
 
 MODEL_DECISIONS = Table(

@@ -1,4 +1,7 @@
-"""What is new between two versions of a Delta table: the days its new files hold.
+"""What is new between two versions of a Delta table: the days whose rows changed.
+
+Bronze only grows, so a day changed when it has another number of rows; files that compaction
+rewrote are no news. Other tables are never compacted, there new files say it.
 
 A step records the versions it has processed as app transactions of its own table, in the same
 commit as the rows, so that a crash can neither skip nor repeat a change.
@@ -8,7 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import date
 
@@ -46,14 +49,34 @@ def changes(lake: Lake, source: Table, processed: int, *, full: bool = False) ->
     if not lake.exists(source):
         return Changes(-1, frozenset())
     now = lake.open(source)
-    before: frozenset[str] = frozenset()
+    before = None
     if processed >= 0 and not full:
-        try:
-            before = frozenset(lake.open(source, processed).file_uris())
-        except DeltaError:
-            before = frozenset()  # vacuumed away: everything counts as new
-    fresh = [uri for uri in now.file_uris() if uri not in before]
-    return Changes(now.version(), frozenset(_days(fresh, source)))
+        # Vacuumed away: everything counts as new.
+        with suppress(DeltaError, OSError, pl.exceptions.PolarsError):
+            before = _contents(lake, source, lake.open(source, processed))
+    held = _contents(lake, source, now)
+    if before is None:
+        return Changes(now.version(), frozenset(held))
+    days = (day for day in held.keys() | before.keys() if held.get(day) != before.get(day))
+    if not source.is_append_only:  # files that are gone only made room for others
+        days = (day for day in held if not held[day] <= before.get(day, frozenset()))  # type: ignore[operator]
+    return Changes(now.version(), frozenset(days))
+
+
+def _contents(
+    lake: Lake, source: Table, handle: DeltaTable
+) -> dict[date, int] | dict[date, frozenset[str]]:
+    """Per day, what changes when its rows do: their number in bronze, else the files."""
+    if not source.is_append_only:
+        files: dict[date, set[str]] = {}
+        for uri in handle.file_uris():
+            parts = dict(p.split("=", 1) for p in uri.split("/") if "=" in p)
+            files.setdefault(date.fromisoformat(parts["date"]), set()).add(uri)
+        return {day: frozenset(uris) for day, uris in files.items()}
+    if "date" in source.partition_by:
+        return values_per_day(handle)
+    rows = lake.scan(source, handle.version()).group_by("date").len().collect()
+    return dict(rows.iter_rows())
 
 
 def values_per_day(handle: DeltaTable) -> dict[date, int]:
@@ -63,18 +86,3 @@ def values_per_day(handle: DeltaTable) -> dict[date, int]:
         return {}
     counts = added.group_by(pl.col("partition.date").cast(pl.Date)).agg(pl.col("num_records").sum())
     return dict(counts.iter_rows())
-
-
-def _days(files: Iterable[str], source: Table) -> set[date]:
-    days: set[date] = set()
-    unpartitioned = []
-    for uri in files:
-        parts = dict(p.split("=", 1) for p in uri.split("/") if "=" in p)
-        if "date" in parts:
-            days.add(date.fromisoformat(parts["date"]))
-        else:
-            unpartitioned.append(uri)
-    if unpartitioned and "date" in source.columns:
-        found = pl.scan_parquet(unpartitioned).select(pl.col("date").unique()).collect()
-        days.update(found["date"].to_list())
-    return days

@@ -8,6 +8,7 @@ from datetime import date, timedelta
 
 import polars as pl
 
+from aegisops.errors import Conflict
 from aegisops.features import batch
 from aegisops.lake import Lake
 from aegisops.machines import MachineClass
@@ -57,6 +58,9 @@ class Job:
     days: tuple[date, ...]
 
 
+ATTEMPTS = 3
+
+
 def build(
     platform: Platform,
     *,
@@ -68,6 +72,7 @@ def build(
 
     Everything is made again when a class or the machines of a class changed: bronze may hold older
     readings of a machine that was registered late, and tiles of another length must not stay.
+    When another run commits first, what is new is found and computed again.
 
     Args:
         platform: where the tables are, and the engine that computes.
@@ -76,6 +81,21 @@ def build(
             new elsewhere stays new.
         progress: called with the share that is done, after every commit.
     """
+    return recomputed(lambda: _build(platform, full=full, days=days, progress=progress))
+
+
+def recomputed(work: Callable[[], Written]) -> Written:
+    """The result of `work`, which is done again from the start when another writer was faster."""
+    for attempt in range(1, ATTEMPTS + 1):
+        try:
+            return work()
+        except Conflict:
+            if attempt == ATTEMPTS:
+                raise
+    raise AssertionError
+
+
+def _build(platform: Platform, *, full: bool, days: Days | None, progress: Progress) -> Written:
     lake = platform.lake
     handle = lake.ensure(TILES)
     fleets = platform.fleets()
