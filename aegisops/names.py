@@ -101,6 +101,11 @@ def raw_key(machine_id: str) -> str:
     return f"raw:{machine_id}"
 
 
+def idempotency_key(key: str) -> str:
+    """Claim of a client's idempotency key."""
+    return f"once:{key}"
+
+
 # The braces keep all alarm keys in one slot of a Redis cluster.
 ALARM_STATES_KEY = "{alarms}:states"  # hash: alarm id → version and snapshot
 ALARMS_STANDING_KEY = "{alarms}:standing"  # set: ids of the alarms that are not normal

@@ -216,15 +216,22 @@ class AlarmDesk:
         )
 
     async def report_outcome(
-        self, alarm_id: str, version: int, by: str, may_see: May, outcome: Outcome
+        self,
+        alarm_id: str,
+        version: int,
+        by: str,
+        may_see: May,
+        *,
+        outcome: Outcome,
+        feedback_id: str,
     ) -> Alarm:
         """What became of the alarm; the report itself is feedback."""
         return await self._change(
             alarm_id,
             version,
             may_see,
-            (Transition.OUTCOME_REPORTED, by, str(outcome)),
-            lambda alarm, at: lifecycle.outcome_reported(alarm, at, by, outcome),
+            (Transition.OUTCOME_REPORTED, by, f"{outcome} {feedback_id}"),
+            lambda alarm, at: lifecycle.outcome_reported(alarm, at, by, outcome, feedback_id),
         )
 
     async def _change(

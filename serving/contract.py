@@ -91,6 +91,14 @@ class FeedbackRequest(_Request):
     machine_id: MachineId
     outcome: Outcome
     prediction_id: str = Field(default="", max_length=100)
+    alarm_id: str | None = Field(
+        default=None,
+        max_length=64,
+        description="The alarm it is about: the outcome shows on its row. Needs `version`.",
+    )
+    version: int | None = Field(
+        default=None, ge=0, le=2**53, description="Of that alarm; if it has changed since, 409."
+    )
     failure_mode: str | None = Field(default=None, max_length=100)
     at: datetime | None = Field(
         default=None, description="Time the outcome refers to; now when absent."

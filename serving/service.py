@@ -19,6 +19,7 @@ import numpy as np
 from aegisops.alarm_store import AlarmStore
 from aegisops.alarms.master import MasterDatabase
 from aegisops.errors import AegisError, ServiceUnavailable
+from aegisops.idempotency import IdempotencyKeys
 from aegisops.latest_predictions import LatestPredictions
 from aegisops.machines import MachineClass, load_classes
 from aegisops.names import (
@@ -135,6 +136,7 @@ class Service:
         await self.stream.aclose()
         await self.store.aclose()
         await self.alarms.store.aclose()
+        await self.feedback.aclose()
         self.lake_reads.close()
         self.executor.shutdown(wait=False, cancel_futures=True)
 
@@ -286,7 +288,11 @@ def build(
         publisher=publisher,
         audit=audit,
         shadow=shadow,
-        feedback=FeedbackBook(outbox, body_encoder(FEEDBACK_TOPIC)),
+        feedback=FeedbackBook(
+            outbox,
+            body_encoder(FEEDBACK_TOPIC),
+            IdempotencyKeys.from_settings(settings.redis),
+        ),
         alarms=AlarmDesk(
             AlarmStore.from_settings(settings.redis),
             outbox,

@@ -261,10 +261,11 @@ def returned_to_service(alarm: Alarm, at: int, by: str) -> Alarm:
     return _revealed(alarm, Transition.RETURNED_TO_SERVICE, at, by, "", out_of_service=None)
 
 
-def outcome_reported(alarm: Alarm, at: int, by: str, outcome: Outcome) -> Alarm:
+def outcome_reported(alarm: Alarm, at: int, by: str, outcome: Outcome, feedback_id: str) -> Alarm:
     """What became of its last occurrence; changes no state."""
     _require(alarm, alarm.occurrence > 0, Transition.OUTCOME_REPORTED)
-    return _after(alarm, Transition.OUTCOME_REPORTED, at, by, str(outcome), outcome=outcome)
+    reason = f"{outcome} {feedback_id}"
+    return _after(alarm, Transition.OUTCOME_REPORTED, at, by, reason, outcome=outcome)
 
 
 def removed(alarm: Alarm, at: int) -> Alarm:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from datetime import UTC
+from functools import partial
 
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from aegisops.machines.model import US_PER_SECOND
+from aegisops.tokens import Principal
+from serving.alarms import StaleVersion, UnknownAlarm
 from serving.auth import Operator
 from serving.contract import FeedbackReceipt, FeedbackRequest
 from serving.feedback import KeyReused
@@ -20,6 +23,7 @@ from serving.routes.http import (
     service_of,
     visible_machine,
 )
+from serving.service import Service
 
 router = APIRouter(tags=["feedback"])
 
@@ -31,7 +35,13 @@ router = APIRouter(tags=["feedback"])
     responses={
         202: {"model": FeedbackReceipt},
         **documented_errors(
-            "unknown-machine", "invalid", "idempotency-conflict", "audit-unavailable"
+            "unknown-machine",
+            "unknown-alarm",
+            "invalid",
+            "idempotency-conflict",
+            "stale-version",
+            "unavailable",
+            "audit-unavailable",
         ),
     },
     openapi_extra=documented_body(FeedbackRequest),
@@ -44,20 +54,47 @@ async def report(request: Request, principal: Operator) -> Response:
     modes = service.reader.machine_class(machine).failure_modes
     if told.failure_mode is not None and told.failure_mode not in modes:
         raise Problem("invalid", f"failure_mode must be one of: {', '.join(modes) or 'none'}.")
+    if (told.alarm_id is None) != (told.version is None):
+        raise Problem("invalid", "alarm_id and version belong together.")
     at = told.at.replace(tzinfo=told.at.tzinfo or UTC) if told.at else None
     seconds = at.timestamp() if at else service.clock()
-    try:
-        is_repeat = service.feedback.report(
-            {
-                "feedback_id": told.idempotency_key,
-                "prediction_id": told.prediction_id,
-                "machine_id": told.machine_id,
-                "ts": round(seconds * US_PER_SECOND),
-                "outcome": told.outcome.value,
-                "failure_mode": told.failure_mode,
-                "subject": principal.subject,
-            }
+    record = {
+        "feedback_id": told.idempotency_key,
+        "prediction_id": told.prediction_id,
+        "machine_id": told.machine_id,
+        "ts": round(seconds * US_PER_SECOND),
+        "outcome": told.outcome.value,
+        "failure_mode": told.failure_mode,
+        "subject": principal.subject,
+    }
+    first = None
+    if told.alarm_id is not None and told.version is not None:
+        record["prediction_id"] = await _prediction_of(service, told, principal)
+        first = partial(
+            service.alarms.report_outcome,
+            told.alarm_id,
+            told.version,
+            principal.subject,
+            principal.sees,
+            outcome=told.outcome,
+            feedback_id=told.idempotency_key,
         )
+    asked = {"subject": principal.subject, **told.model_dump(mode="json")}
+    try:
+        is_repeat = await service.feedback.report(record, asked, first)
     except KeyReused as error:
         raise Problem("idempotency-conflict", str(error)) from None
+    except StaleVersion as error:
+        raise Problem("stale-version", str(error), current=error.current) from None
     return as_json({"feedback_id": told.idempotency_key, "is_repeat": is_repeat}, 202)
+
+
+async def _prediction_of(service: Service, told: FeedbackRequest, principal: Principal) -> str:
+    """The prediction of the alarm that is reported on, unless another one is named."""
+    try:
+        alarm = await service.alarms.find(told.alarm_id or "", principal.sees)
+    except UnknownAlarm as error:
+        raise Problem("unknown-alarm", str(error)) from None
+    if alarm.machine_id != told.machine_id:
+        raise Problem("invalid", f"alarm {alarm.alarm_id} is not one of {told.machine_id}.")
+    return told.prediction_id or alarm.prediction_id or ""

@@ -44,7 +44,7 @@ ACTS = {
     "unshelve": lifecycle.unshelved,
     "take out": lambda a, t: lifecycle.taken_out_of_service(a, t, "anna", "repair"),
     "put back": lambda a, t: lifecycle.returned_to_service(a, t, "anna"),
-    "outcome": lambda a, t: lifecycle.outcome_reported(a, t, "anna", Outcome.FALSE_ALARM),
+    "outcome": lambda a, t: lifecycle.outcome_reported(a, t, "anna", Outcome.FALSE_ALARM, "f-1"),
 }
 N, U, K, R = (
     AlarmState.NORMAL,
@@ -199,5 +199,5 @@ def test_only_the_first_alarm_of_a_cause_in_an_area_is_first_out():
 def test_a_snapshot_survives_the_way_through_json():
     alarm = lifecycle.raised(an_alarm(), BEGIN, value=1.5, setpoint=1.0, machine_state="stopped")
     alarm = lifecycle.shelved(alarm, BEGIN, "anna", "cable", BEGIN + SECOND)
-    alarm = lifecycle.outcome_reported(alarm, BEGIN, "anna", Outcome.CONFIRMED)
+    alarm = lifecycle.outcome_reported(alarm, BEGIN, "anna", Outcome.CONFIRMED, "f-1")
     assert lifecycle.load(lifecycle.dump(alarm)) == alarm
