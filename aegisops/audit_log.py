@@ -14,6 +14,7 @@ from typing import Any
 
 import polars as pl
 
+from aegisops import prediction_ids
 from aegisops.audit_chain import FIELDS, Fault, Walk
 from aegisops.errors import Permanent
 from aegisops.lake import Lake
@@ -117,6 +118,9 @@ def record(lake: Lake, prediction_id: str) -> dict[str, Any]:
     latter.
     """
     rows = lake.scan(PREDICTIONS).filter(pl.col("prediction_id") == prediction_id)
+    day = prediction_ids.day_of(prediction_id)
+    if day is not None:
+        rows = rows.filter(pl.col("date") == day)
     found = rows.select(_CHAINED).collect().to_dicts()
     if not found:
         raise UnknownPrediction(prediction_id)

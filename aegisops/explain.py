@@ -195,6 +195,18 @@ def duration(us: int, clock: Clock) -> str:
     return f"{seconds:g} s"
 
 
+def every_reason(
+    bundle: Bundle, vector: npt.ArrayLike, contributions: npt.ArrayLike
+) -> tuple[Reason, ...]:
+    """Each input's part in the probability, [d] in vector order."""
+    values = np.asarray(vector, float).tolist()
+    parts = np.asarray(contributions, float).tolist()
+    return tuple(
+        _reason(bundle.machine_class, bundle.normals, name, value, part)
+        for name, value, part in zip(bundle.vector, values, parts, strict=True)
+    )
+
+
 def _reasons(
     bundle: Bundle, vector: npt.NDArray[np.float64], contributions: npt.NDArray[np.float64]
 ) -> tuple[Reason, ...]:

@@ -316,13 +316,22 @@ def _risk(lake: Lake, series: Series, over: Span) -> pl.LazyFrame:
     )
 
 
+def inside(column: str, begin: int, end: int) -> pl.Expr:
+    """Whether a time column lies in [begin, end) µs."""
+    return (pl.col(column) >= _time(begin)) & (pl.col(column) < _time(end))
+
+
+def days(begin: int, end: int) -> pl.Expr:
+    """Whether a `date` partition may hold rows of [begin, end) µs."""
+    return pl.col("date").is_between(_date(begin), _date(end))
+
+
 def _inside(column: str, over: Span) -> pl.Expr:
-    return (pl.col(column) >= _time(over.begin)) & (pl.col(column) < _time(over.end))
+    return inside(column, over.begin, over.end)
 
 
 def _days(over: Span) -> pl.Expr:
-    """Whole partitions that may hold rows of the span."""
-    return pl.col("date").is_between(_date(over.begin), _date(over.end))
+    return days(over.begin, over.end)
 
 
 def _time(us: int) -> pl.Expr:

@@ -11,9 +11,12 @@ from typing import Any
 
 import orjson
 
-from aegisops.names import LATEST_PREDICTIONS_KEY
+from aegisops.names import LATEST_PREDICTIONS_KEY, recent_prediction_key
 from aegisops.online_store import Client, connect_async, translated
 from aegisops.settings import RedisSettings
+
+RECENT_SECONDS = 120
+"""How long a whole answer is kept; the lake writer needs a few seconds."""
 
 
 class LatestPredictions:
@@ -49,6 +52,22 @@ class LatestPredictions:
                     LATEST_PREDICTIONS_KEY,
                     mapping={m: orjson.dumps(row) for m, row in rows.items()},
                 )
+
+    async def keep(self, answers: Mapping[str, Mapping[str, Any]]) -> None:
+        """Keep answers by prediction id until the lake has their records."""
+        if answers:
+            with translated():
+                pipe = self._redis.pipeline(transaction=False)
+                for identity, answer in answers.items():
+                    key = recent_prediction_key(identity)
+                    pipe.set(key, orjson.dumps(answer), ex=RECENT_SECONDS)
+                await pipe.execute()
+
+    async def kept(self, prediction_id: str) -> dict[str, Any] | None:
+        """A kept answer; None when it is unknown or older than RECENT_SECONDS."""
+        with translated():
+            blob = await self._redis.get(recent_prediction_key(prediction_id))
+        return None if blob is None else dict(orjson.loads(blob))
 
     async def aclose(self) -> None:
         """Close the connections."""

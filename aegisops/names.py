@@ -96,6 +96,16 @@ MACHINES_KEY = "machines"  # set of every registered machine id
 LATEST_PREDICTIONS_KEY = "predictions:latest"  # hash: machine id → JSON of its last answer
 
 
+def recent_prediction_key(prediction_id: str) -> str:
+    """JSON of an answer, until the lake has its record."""
+    return f"prediction:{prediction_id}"
+
+
+def report_ticket_key(ticket: str) -> str:
+    """What a short-lived address of a drift report stands for."""
+    return f"ticket:report:{ticket}"
+
+
 def raw_key(machine_id: str) -> str:
     """Capped stream with the machine's last raw batches."""
     return f"raw:{machine_id}"

@@ -44,6 +44,9 @@ class Recomputed:
     """Names of `COMPARED` that are not equal."""
     explanation: str
     contributions: list[dict[str, Any]] = field(default_factory=list)
+    """The largest, as in the answer."""
+    inputs: list[dict[str, Any]] = field(default_factory=list)
+    """Every input of the model, in vector order; empty without a model."""
 
     @property
     def is_equal(self) -> bool:
@@ -71,8 +74,9 @@ def recompute(
     logged = {name: record[name] for name in COMPARED}
     computed: dict[str, Any] | None = None
     contributions: list[dict[str, Any]] = []
+    inputs: list[dict[str, Any]] = []
     if record["served_by"] == Rung.PRODUCTION:
-        computed, explanation, contributions = _by_model(record, bundles, verify)
+        computed, explanation, contributions, inputs = _by_model(record, bundles, verify)
     elif record["served_by"] == Rung.THRESHOLDS:
         computed, explanation = _by_limits(record, classes)
     elif record["served_by"] == Rung.ABSTAINED:
@@ -93,6 +97,7 @@ def recompute(
         else tuple(n for n in COMPARED if not same(logged[n], computed[n])),
         explanation=explanation,
         contributions=contributions,
+        inputs=inputs,
     )
 
 
@@ -105,7 +110,7 @@ def same(a: object, b: object) -> bool:
 
 def _by_model(
     record: Mapping[str, Any], bundles: Path, verify: Callable[[Path], str]
-) -> tuple[dict[str, Any], str, list[dict[str, Any]]]:
+) -> tuple[dict[str, Any], str, list[dict[str, Any]], list[dict[str, Any]]]:
     bundle = _bundle(record, bundles, verify)
     vector = np.asarray(record["vector"], np.float64)
     if bundle.feature_set != record["feature_set"]:
@@ -125,7 +130,9 @@ def _by_model(
         "failure_mode": found.failure_mode,
     }
     sentence = f"{found.sentence} {limits.sentence}" if limits.violations else found.sentence
-    return computed, sentence, [asdict(reason) for reason in found.reasons]
+    everything = explain.every_reason(bundle, vector, scores.contributions[0])
+    top, inputs = ([asdict(r) for r in reasons] for reasons in (found.reasons, everything))
+    return computed, sentence, top, inputs
 
 
 def _bundle(

@@ -31,6 +31,7 @@ from serving.routes import (
     machine_classes,
     machines,
     predict,
+    predictions,
     sign_in,
     system,
     telemetry,
@@ -94,6 +95,7 @@ def create_app(service: Service) -> FastAPI:
     problem.install(app)
     for module in (
         predict,
+        predictions,
         machines,
         history,
         machine_classes,

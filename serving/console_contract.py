@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from aegisops.machines import Clock
 from aegisops.names import RiskLevel, Rung
-from serving.contract import DataQuality, NormalRange, SensorStatus
+from serving.contract import Action, DataQuality, NormalRange, SensorStatus
 from serving.vectors import Cause
 
 # --- fleet ----------------------------------------------------------------------------------------
@@ -304,3 +304,141 @@ class SignedIn(BaseModel):
     sites: list[str] | None = Field(description="null = all.")
     areas: list[str] | None
     expires_at: datetime
+
+
+# --- evidence -------------------------------------------------------------------------------------
+
+
+class OwnRange(BaseModel):
+    """5, 50 and 95 % points of the machine's own hourly means in the weeks before."""
+
+    hours: int
+    low: float
+    median: float
+    high: float
+
+
+class EvidenceInput(BaseModel):
+    """One model input of the prediction."""
+
+    feature: str
+    title: str
+    value: float | None = Field(description="null = missing")
+    unit: str
+    text: str
+    own_range: OwnRange | None = Field(description="null with less than a day of hours.")
+    class_range: tuple[float, float] | None = Field(description="5 and 95 % of healthy machines.")
+    contribution: float | None = Field(description="Exact SHAP value in log-odds.")
+
+
+class Signal(BaseModel):
+    """What arrived of a channel over the longest window before the prediction."""
+
+    channel: str
+    title: str
+    unit: str
+    coverage: float = Field(description="Good values per expected ones, up to 1.")
+    bad_share: float | None
+
+
+class ModelRef(BaseModel):
+    """A signed bundle."""
+
+    version: str
+    digest: str
+
+
+class ChainLink(BaseModel):
+    """Where the record stands in the audit log."""
+
+    instance: str
+    number: int
+    digest: str
+
+
+class ToldOutcome(BaseModel):
+    """Feedback about a prediction."""
+
+    at: datetime
+    outcome: str
+    failure_mode: str | None
+    subject: str
+
+
+class Evidence(BaseModel):
+    """What one prediction rests on."""
+
+    prediction_id: str
+    machine_id: str
+    machine_class: str | None
+    asked_at: datetime
+    subject: str | None
+    served_by: Rung
+    probability: float | None
+    risk: RiskLevel
+    failure_mode: ModeName | None
+    explanation: str | None
+    recommended_action: Action | None
+    source: str
+    features_at: datetime | None
+    feature_set: str | None
+    model: ModelRef | None
+    latency_ms: float
+    inputs: list[EvidenceInput] = Field(description="Largest contribution first.")
+    signals: list[Signal]
+    is_logged: bool = Field(description="false in the first seconds: told from the answer.")
+    is_replayable: bool
+    is_record_intact: bool | None
+    detail: str | None = Field(description="Why it cannot be computed again.")
+    chain: ChainLink | None
+    feedback: list[ToldOutcome]
+
+
+class Compared(BaseModel):
+    """What is compared between then and now."""
+
+    probability: float | None
+    risk: RiskLevel
+    failure_mode: str | None
+
+
+class Replay(BaseModel):
+    """A logged prediction beside the same computed now; nulls when it cannot be computed."""
+
+    prediction_id: str
+    served_by: Rung
+    model_version: str | None
+    model_digest: str | None
+    is_equal: bool | None = Field(description="The record is intact and nothing differs.")
+    is_record_intact: bool | None
+    logged: Compared | None
+    computed: Compared | None
+    differences: list[str]
+    explanation: str | None
+    detail: str | None
+
+
+class LoggedPrediction(BaseModel):
+    """A row of the audit log."""
+
+    prediction_id: str
+    asked_at: datetime
+    probability: float | None
+    risk: RiskLevel
+    served_by: Rung
+    failure_mode: str | None
+    model_version: str | None
+    source: str
+    outcome: str | None
+
+
+class MachinePredictions(BaseModel):
+    """Newest first."""
+
+    model_config = ConfigDict(populate_by_name=True)
+
+    machine_id: str
+    begin: datetime = Field(alias="from")
+    end: datetime = Field(alias="to")
+    predictions: list[LoggedPrediction]
+    as_of: datetime

@@ -55,6 +55,10 @@ class LatestBook:
         """One machine's row."""
         return (await self._store.read([machine_id])).get(machine_id)
 
+    async def answer(self, prediction_id: str) -> Answer | None:
+        """A whole answer of the last minutes."""
+        return await self._store.kept(prediction_id)
+
     async def run(self) -> None:
         """Flush for ever; Redis away costs the rows of that time, not the loop."""
         while True:
@@ -80,6 +84,7 @@ class LatestBook:
             if i % AT_ONCE == 0:
                 await asyncio.sleep(0)
         await self._store.write(rows)
+        await self._store.keep({answer["prediction_id"]: answer for *_, answer in noted.values()})
 
     async def aclose(self) -> None:
         """Close the connections."""

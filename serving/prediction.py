@@ -8,7 +8,6 @@ connection alone waits for nobody.
 from __future__ import annotations
 
 import asyncio
-import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from time import perf_counter
@@ -16,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from aegisops import prediction_ids
 from aegisops.errors import BadInput, UnknownMachine
 from aegisops.machines import MachineClass
 from aegisops.machines.model import US_PER_SECOND
@@ -151,7 +151,7 @@ class PredictionService:
         now = perf_counter()
         answers, records = [], []
         for case, judgement in zip(cases, judgements, strict=True):
-            identity = str(uuid.uuid4())
+            identity = prediction_ids.new(case.asked_at)
             seconds = now - case.started
             answers.append(_render(case, judgement, identity, seconds))
             records.append(_record(case, judgement, identity, seconds))

@@ -48,6 +48,9 @@ KINDS: dict[str, Kind] = {
         404, "Unknown machine", "Check the id; GET /api/v1/machines lists those you may see."
     ),
     "unknown-alarm": Kind(404, "Unknown alarm", "GET /api/v1/alarms lists the alarms you may see."),
+    "unknown-prediction": Kind(
+        404, "Unknown prediction", "Check the id; a machine's are at /machines/{id}/predictions."
+    ),
     "method-not-allowed": Kind(405, "Method not allowed", "Check the path against /openapi.json."),
     "idempotency-conflict": Kind(
         409, "Idempotency key used before", "Use a new key for a different report."
