@@ -94,7 +94,7 @@ class NativeStack:
     def start_apps(self) -> None:
         """AegisOps' own processes, each ready."""
         settings = self._settings()
-        children = [apps.child(app, settings, self.layout) for app in apps.apps()]
+        children = [apps.child(app, settings, self.layout) for app in apps.apps(self.layout)]
         for child in children:
             self.apps.start(child)
         for child in children:

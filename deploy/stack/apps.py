@@ -30,10 +30,14 @@ class App:
     metrics_port: str | None = None
     """Name of the port with its metrics."""
     kafka_user: str = ""
+    words: tuple[str, ...] = ()
+    """Arguments of the module."""
 
 
-def apps() -> list[App]:
-    """Every process, in the order of the data's way."""
+def apps(layout: Layout) -> list[App]:
+    """Every process; the simulated plant writes the gateway's mapping file."""
+    mapping = layout.folder("data") / "simulator" / "mapping.toml"
+    plant = f"{LOOPBACK}:{layout.port('plant')}"
     workers = [
         App(
             f"feature-worker-{n}",
@@ -58,6 +62,14 @@ def apps() -> list[App]:
         ),
         *workers,
         *replicas,
+        App(
+            "gateway",
+            "streaming.gateway",
+            metrics_port="gateway",
+            kafka_user="gateway",
+            words=(str(mapping), "--patience", "60"),
+        ),
+        App("simulator", "aegisops.simulator.live", words=("--opcua", plant)),
         App("alarm-engine", "serving.alarm_engine", "0", "alarm-engine", kafka_user="alarm-engine"),
     ]
 
@@ -99,6 +111,10 @@ def child(app: App, settings: Settings, layout: Layout) -> Child:
     if app.kafka_user:
         kafka = settings_of(app.kafka_user, settings.kafka, layout)
         own = own.model_copy(update={"kafka": kafka})
+    if app.module == "streaming.gateway":
+        own = own.model_copy(
+            update={"gateway": own.gateway.model_copy(update={"metrics_port": port})}
+        )
     if app.module == "serving.alarm_engine":
         own = own.model_copy(update={"alarms": own.alarms.model_copy(update={"port": port})})
     if app.module.startswith("serving"):
@@ -111,8 +127,11 @@ def child(app: App, settings: Settings, layout: Layout) -> Child:
                 "redis": own.redis.model_copy(update={"url": url}),
             }
         )
-    command = [sys.executable, "-m", app.module]
-    return Child(app.name, command, environment_of(own), _answers(_address(app, port, settings)))
+    command = [sys.executable, "-m", app.module, *app.words]
+    ready = (
+        None if app.module == "aegisops.simulator.live" else _answers(_address(app, port, settings))
+    )
+    return Child(app.name, command, environment_of(own), ready)
 
 
 def dagster(settings: Settings, layout: Layout) -> list[Child]:
@@ -184,7 +203,7 @@ def _answers(address: str) -> Callable[[], bool]:
 def targets(layout: Layout) -> Mapping[str, list[int]]:
     """Prometheus job → ports."""
     jobs: dict[str, list[int]] = {}
-    for app in apps():
+    for app in apps(layout):
         if app.metrics_port:
             jobs.setdefault(app.module, []).append(layout.port(app.metrics_port))
     return jobs

@@ -35,10 +35,11 @@ class User:
     writes: tuple[str, ...] = ()
 
 
-_ANSWERS = tuple(t for t in names.TOPICS if t not in {names.READINGS_TOPIC, names.EVENTS_TOPIC})
+_MEASURED = (names.READINGS_TOPIC, names.EVENTS_TOPIC, names.REFUSALS_TOPIC)
+_ANSWERS = tuple(topic for topic in names.TOPICS if topic not in _MEASURED)
 
 USERS = (
-    User("gateway", writes=(names.READINGS_TOPIC, names.EVENTS_TOPIC)),
+    User("gateway", writes=_MEASURED),
     User("lake-writer", reads=names.TOPICS, group=names.LAKE_WRITER_APP),
     User(
         "feature-worker",
