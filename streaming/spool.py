@@ -98,7 +98,8 @@ class Spool:
         the delivered ones again does no harm.
         """
         size = sum(len(m.value) + _OVERHEAD for m in new)
-        is_full = bool(new) and self.bytes + size > self._max_bytes
+        # One batch may pass the limit: an empty spool takes a batch of any size.
+        is_full = bool(new) and self.bytes >= self._max_bytes
         try:
             self._db.execute("BEGIN IMMEDIATE")
             gone = removed = 0

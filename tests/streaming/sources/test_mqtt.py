@@ -20,8 +20,8 @@ from streaming.mapping import Mqtt, targets
 from streaming.samples import Refusal, Sample
 from streaming.sources.mqtt import MqttSource, tls_context
 from streaming.sources.sparkplug_payload import DataType, payload_class
+from tests.streaming.mosquitto import Mosquitto
 from tests.streaming.sources.certificates import Authority
-from tests.streaming.sources.mosquitto import Mosquitto
 
 pytestmark = pytest.mark.integration
 CHANNELS = {

@@ -26,8 +26,6 @@ class Mosquitto:
             "per_listener_settings false",
             "persistence true",
             f"persistence_location {folder}/",
-            "autosave_interval 1",
-            "autosave_on_changes true",
             "max_inflight_messages 1000",
             "max_queued_messages 0",
             f"listener {self.port} 127.0.0.1",
