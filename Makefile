@@ -61,7 +61,7 @@ test: setup ## make check, then the whole test suite
 test-kafka: setup ## the tests of the streams on real Kafka (Java 17 and Maven)
 	AEGIS_REQUIRE_KAFKA=1 $(BIN)/python -m pytest tests/streaming tests/aegisops/test_bus.py tests/aegisops/embedded
 
-test-faults: setup ## 50 kills of the lake writer and a long outage, on real Kafka
+test-faults: setup ## exactly once under 50 kills, outages, rebalances, a full disk, on real Kafka
 	AEGIS_REQUIRE_KAFKA=1 $(BIN)/python -m pytest tests/streaming/test_faults.py tests/streaming/test_applications.py tests/streaming/test_gateway.py \
 		--kills $(KILLS) --outage $(OUTAGE) --log-cli-level=INFO --durations=0
 

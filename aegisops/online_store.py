@@ -1,11 +1,8 @@
-"""The Redis edge: machine registrations, current feature vectors, the feature worker's memory.
+"""The Redis edge: machine registrations, current feature vectors, raw buffers.
 
 Nothing newer than Redis 6.2 is used. An absent key is "unknown or stale" and comes back as None,
-never as zeros. Every client error becomes `ServiceUnavailable`.
-
-The feature worker's writes of one Kafka partition are one MULTI: tile states, feature hashes, raw
-buffers and the position they rest on appear together or not at all, so a replayed offset is never
-applied twice. WATCH on the positions keeps out a worker that lost the partition.
+never as zeros. Every client error becomes `ServiceUnavailable`. What only the feature worker keeps
+is in `worker_store`.
 """
 
 from __future__ import annotations
@@ -13,23 +10,22 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
 import orjson
 import redis
 import redis.asyncio
-from redis.exceptions import RedisError, WatchError
+from redis.exceptions import RedisError
 
 from aegisops import names
-from aegisops.errors import Conflict, ServiceUnavailable
+from aegisops.errors import ServiceUnavailable
 from aegisops.settings import RedisSettings
 
 TIMEOUT_SECONDS = 5.0
 RAW_ENTRIES = 600
 RAW_TTL_SECONDS = 7_200
-_STATE_BATCH = 256
 _OPTIONS: dict[str, Any] = {
     "protocol": 2,  # redis-py 8 would speak RESP3; RESP2 is understood by every server and proxy
     "socket_timeout": TIMEOUT_SECONDS,
@@ -64,35 +60,6 @@ class FeatureVector:
     """Lowest share (0 to 1) of expected values behind any windowed feature."""
 
 
-@dataclass(frozen=True, slots=True)
-class Position:
-    """Last offset of a partition inside the stored tiles, and of which topic incarnation."""
-
-    incarnation: str
-    offset: int
-
-
-TopicPartition = tuple[str, int]
-
-
-@dataclass(frozen=True, slots=True)
-class PartitionUpdate:
-    """What one flush changes for the machines of one Kafka partition; written as one MULTI."""
-
-    positions: Mapping[TopicPartition, Position]
-    expected: Mapping[TopicPartition, Position | None]
-    """Positions the update was computed on; another value in Redis refuses the write."""
-    states: Mapping[str, Mapping[str, bytes]] = field(default_factory=dict)
-    """Machine → changed parts of its live state."""
-    features: Sequence[FeatureVector] = ()
-    feature_names: Mapping[str, Sequence[str]] = field(default_factory=dict)
-    """Feature set → names of the vector, for the readable fields."""
-    raw: Mapping[str, bytes] = field(default_factory=dict)
-    """Machine → its readings of this flush, for the capped raw stream."""
-    forget: Sequence[str] = ()
-    """Machines whose stored state is replaced as a whole."""
-
-
 def connect(settings: RedisSettings) -> Client:
     """A `redis.Redis`; nothing is sent yet."""
     return redis.Redis.from_url(settings.url, **_OPTIONS)
@@ -111,7 +78,7 @@ class OnlineStore:
         self._ttl = feature_ttl_seconds
 
     @classmethod
-    def from_settings(cls, settings: RedisSettings) -> OnlineStore:
+    def from_settings(cls, settings: RedisSettings) -> Self:
         """Store at the configured address; nothing is sent yet."""
         return cls(connect(settings), settings.feature_ttl_seconds)
 
@@ -178,83 +145,15 @@ class OnlineStore:
                 self._put_features(pipe, vector, feature_names.get(vector.feature_set, ()))
             pipe.execute()
 
-    # --- the feature worker's memory --------------------------------------------------------------
-
-    def positions(self, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, Position]:
-        """Stored positions of those partitions that have one."""
-        if not partitions:
-            return {}
-        with translated():
-            found = self._redis.mget([names.position_key(*p) for p in partitions])
-        return _decode_positions(partitions, found)
-
-    def drop_positions(self, partitions: Sequence[TopicPartition]) -> None:
-        """Make the partitions' next owner rebuild them."""
-        with translated():
-            self._redis.delete(*(names.position_key(*p) for p in partitions))
-
-    def states(self, machine_ids: Sequence[str]) -> dict[str, dict[str, bytes]]:
-        """Stored live state of each machine; an empty mapping where there is none."""
-        states: dict[str, dict[str, bytes]] = {}
-        with translated():
-            for begin in range(0, len(machine_ids), _STATE_BATCH):
-                ids = machine_ids[begin : begin + _STATE_BATCH]
-                pipe = self._redis.pipeline(transaction=False)
-                for machine_id in ids:
-                    pipe.hgetall(names.tiles_key(machine_id))
-                for machine_id, parts in zip(ids, pipe.execute(), strict=True):
-                    states[machine_id] = {name.decode(): blob for name, blob in parts.items()}
-        return states
-
-    def write(self, update: PartitionUpdate) -> None:
-        """Apply one partition's update as one MULTI.
-
-        Raises `Conflict` when a position is not the expected one: another worker owns the
-        partition now, or Redis was emptied. Nothing is written then.
-        """
-        keys = {p: names.position_key(*p) for p in update.expected}
-        with translated(), self._redis.pipeline(transaction=True) as pipe:
-            pipe.watch(*keys.values())
-            stored = _decode_positions(list(keys), pipe.mget(list(keys.values())))
-            for partition, expected in update.expected.items():
-                if stored.get(partition) != expected:
-                    raise Conflict(
-                        f"{keys[partition]} is {stored.get(partition)}, not {expected}: another "
-                        "worker owns the partition or Redis was emptied; restart from the store"
-                    )
-            pipe.multi()
-            self._put(pipe, update)
-            pipe.execute()
-
-    def publish(self, message: bytes) -> None:
-        """One live-telemetry message; nobody listening is no error."""
-        with translated():
-            self._redis.publish(names.TELEMETRY_CHANNEL, message)
-
     def raw(self, machine_id: str, count: int = RAW_ENTRIES) -> list[tuple[str, bytes]]:
         """The newest raw batches of a machine, oldest first, with their stream ids."""
         with translated():
             entries = self._redis.xrevrange(names.raw_key(machine_id), count=count)
         return [(entry.decode(), fields[b"b"]) for entry, fields in reversed(entries)]
 
-    def _put(self, pipe: Client, update: PartitionUpdate) -> None:
-        for machine_id in update.forget:
-            pipe.delete(names.tiles_key(machine_id))
-        for machine_id, parts in update.states.items():
-            if parts:
-                pipe.hset(names.tiles_key(machine_id), mapping=dict(parts))
-        for vector in update.features:
-            self._put_features(pipe, vector, update.feature_names.get(vector.feature_set, ()))
-        for machine_id, batch in update.raw.items():
-            key = names.raw_key(machine_id)
-            pipe.xadd(key, {"b": batch}, maxlen=RAW_ENTRIES, approximate=True)
-            pipe.expire(key, RAW_TTL_SECONDS)
-        for partition, position in update.positions.items():
-            pipe.set(names.position_key(*partition), f"{position.incarnation} {position.offset}")
-
     def _put_features(self, pipe: Client, vector: FeatureVector, columns: Sequence[str]) -> None:
         key = names.features_key(vector.machine_id)
-        pipe.hset(key, mapping=_encode_features(vector, columns))
+        pipe.hset(key, mapping=encode_features(vector, columns))
         pipe.expire(key, self._ttl)
 
 
@@ -344,7 +243,8 @@ def _decode_machine(machine_id: str, blob: bytes) -> Machine:
     return Machine(machine_id=machine_id, **orjson.loads(blob))
 
 
-def _encode_features(vector: FeatureVector, columns: Sequence[str]) -> dict[str, bytes | str]:
+def encode_features(vector: FeatureVector, columns: Sequence[str]) -> dict[str, bytes | str]:
+    """Fields of a vector's hash; `columns` name its readable values."""
     readable = {c: repr(float(x)) for c, x in zip(columns, vector.vector, strict=False)}
     return {
         **readable,  # first, so that no feature's name can hide the fields below
@@ -375,24 +275,11 @@ def _decode_all(
     return {vector.machine_id: vector for vector in decoded if vector is not None}
 
 
-def _decode_positions(
-    partitions: Sequence[TopicPartition], found: Sequence[bytes | None]
-) -> dict[TopicPartition, Position]:
-    positions = {}
-    for partition, blob in zip(partitions, found, strict=True):
-        if blob is not None:
-            incarnation, _, offset = blob.decode().rpartition(" ")
-            positions[partition] = Position(incarnation, int(offset))
-    return positions
-
-
 @contextmanager
 def translated() -> Iterator[None]:
-    """Client errors inside become `ServiceUnavailable` or `Conflict`."""
+    """Client errors inside become `ServiceUnavailable`."""
     try:
         yield
-    except WatchError as error:
-        raise Conflict(f"a feature position moved during the write: {error}") from error
     except (RedisError, OSError) as error:
         raise ServiceUnavailable(
             f"Redis does not answer: {error}; check AEGIS_REDIS__URL"

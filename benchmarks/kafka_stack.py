@@ -95,6 +95,10 @@ class KafkaStack:
         self.processes.wait_ready(app, 90)
         return psutil.Process(self.processes.pids()[app])
 
+    def ends(self, topic: str = names.READINGS_TOPIC) -> dict[int, int]:
+        """Partition → messages ever sent."""
+        return {p: high for p, (_, high) in bus.watermarks(self.settings.kafka, topic).items()}
+
     def rows(self, table: Table) -> int:
         """Rows by the log's own counts, which cost no scan."""
         if not self.lake.exists(table):

@@ -19,8 +19,6 @@ from pathlib import Path
 
 from kafka_stack import SECOND, KafkaStack, Payload, cpu_seconds, held, machine, report, running
 
-from aegisops import bus
-from aegisops.names import READINGS_TOPIC
 from aegisops.schemas.tables import READINGS
 
 MACHINES, ROUNDS = 240, 2
@@ -55,9 +53,7 @@ def payloads(stack: KafkaStack, messages: int, blocks: int, values: int) -> list
 def measure(stack: KafkaStack, writer, case: str) -> dict[str, float]:
     messages, blocks, values = CASES[case]
     made = payloads(stack, messages, blocks, values)
-    starts = {
-        p: high for p, (_, high) in bus.watermarks(stack.settings.kafka, READINGS_TOPIC).items()
-    }
+    starts = stack.ends()
     before, wanted = stack.rows(READINGS), messages * blocks * values
     with held(writer):
         stack.send(made)

@@ -72,8 +72,8 @@ class StreamApplication(Application):
             commit_interval=commit_seconds,
             consumer_poll_timeout=min(0.1, commit_seconds / 4),
             consumer_extra_config={
-                **kafka.options,
                 **_membership(kafka, f"{name}-{settings.stream.instance}"),
+                **kafka.options,
                 "fetch.wait.max.ms": 100,
                 # What the client library holds back beside the sink's own buffer.
                 "queued.max.messages.kbytes": 65_536,

@@ -12,10 +12,10 @@ from functools import partial
 from aegisops import names
 from aegisops.lake import Lake
 from aegisops.machines import load_classes
-from aegisops.online_store import OnlineStore
 from aegisops.schema_registry import SchemaRegistry
 from aegisops.schemas import avro
 from aegisops.settings import Settings
+from aegisops.worker_store import WorkerStore
 from streaming.application import StreamApplication, run_main
 from streaming.feature_metrics import FeatureMetrics
 from streaming.feature_sink import TOPICS, FeatureSink
@@ -37,7 +37,7 @@ def run(settings: Settings) -> None:
     known = incarnations(settings.kafka, TOPICS)
     fleet = Fleet(lake, load_classes(settings.classes_dir))
     sink = FeatureSink(
-        OnlineStore.from_settings(settings.redis),
+        WorkerStore.from_settings(settings.redis),
         fleet=fleet,
         decoder=partial(avro.decode_many, writer_schema=SchemaRegistry(settings).schema),
         limits=limits(settings),

@@ -38,13 +38,10 @@ class Fleet:
         """Machine id → class."""
         self.machines: dict[str, Machine] = {}
         """Machine id → its registration."""
+        self.attributes: dict[str, Attributes] = {}
+        """Machine id → its fixed properties."""
         self.version = -1
         """Version of bronze/machines this is from."""
-
-    @property
-    def attributes(self) -> dict[str, Attributes]:
-        """Machine id → its fixed properties."""
-        return {m: machine.attributes for m, machine in self.machines.items()}
 
     def knowing(self, machine_ids: Iterable[str]) -> Mapping[str, MachineClass]:
         """Class by machine id; the table is looked at again when an id is unknown or it is time.
@@ -88,3 +85,4 @@ class Fleet:
                 machine_id, class_name, site, area, json.loads(text or "{}")
             )
         self.classes, self.machines, self.version = classes, machines, version
+        self.attributes = {m: machine.attributes for m, machine in machines.items()}

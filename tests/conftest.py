@@ -37,15 +37,18 @@ KAFKA_CACHE = Path(__file__).resolve().parents[1] / ".aegis" / "kafka"
 def kafka_jars() -> Path:
     """The cache with Kafka's jars.
 
-    A test that needs it skips unless AEGIS_REQUIRE_KAFKA=1, and then fails where Kafka cannot run:
-    a node and its tests take minutes on a small box.
+    Where Kafka cannot run, a test that needs it skips; with AEGIS_REQUIRE_KAFKA=1, as in CI, it
+    fails. AEGIS_REQUIRE_KAFKA=0 skips in any case: a node and its tests take minutes.
     """
-    if os.environ.get("AEGIS_REQUIRE_KAFKA", "0") in {"", "0"}:
-        pytest.skip("not tested on real Kafka: set AEGIS_REQUIRE_KAFKA=1, or run `make test-kafka`")
+    required = os.environ.get("AEGIS_REQUIRE_KAFKA", "")
+    if required == "0":
+        pytest.skip("not tested on real Kafka: AEGIS_REQUIRE_KAFKA=0")
     try:
         kafka.fetch_jars(KAFKA_CACHE)
     except AegisError as error:
-        pytest.fail(f"not tested on real Kafka: {error}")
+        if required:
+            pytest.fail(f"not tested on real Kafka: {error}")
+        pytest.skip(f"not tested on real Kafka: {error}")
     return KAFKA_CACHE
 
 

@@ -9,14 +9,12 @@ import redis
 
 from aegisops import names
 from aegisops.embedded import ports
-from aegisops.errors import Conflict, ServiceUnavailable
+from aegisops.errors import ServiceUnavailable
 from aegisops.online_store import (
     AsyncOnlineStore,
     FeatureVector,
     Machine,
     OnlineStore,
-    PartitionUpdate,
-    Position,
     connect,
 )
 from aegisops.settings import RedisSettings
@@ -72,80 +70,6 @@ def test_registrations_are_listed_and_replaced(store):
     store.register([Machine("m-1", "press", "south")])
     assert store.machine("m-1").site == "south"
     assert store.machine_ids() == ["m-0", "m-1"]
-
-
-def test_a_partitions_update_appears_as_a_whole(store):
-    partition = ("t", 3)
-    store.write(
-        PartitionUpdate(
-            positions={partition: Position("cluster/topic id", 41)},
-            expected={partition: None},
-            states={"m-1": {"head": b"\x00\xff", "r:x:1:2": b"tile"}},
-            features=[vector()],
-            feature_names=NAMES,
-            raw={"m-1": b"[1]"},
-        )
-    )
-    assert store.positions([partition, ("t", 4)]) == {partition: Position("cluster/topic id", 41)}
-    assert store.states(["m-1", "m-2"]) == {
-        "m-1": {"head": b"\x00\xff", "r:x:1:2": b"tile"},
-        "m-2": {},
-    }
-    assert store.features("m-1").ts == 7
-    assert [blob for _, blob in store.raw("m-1")] == [b"[1]"]
-
-
-@pytest.mark.parametrize("found", [None, Position("c", 4), Position("c", 6), Position("d", 5)])
-def test_an_update_on_another_position_than_the_stored_one_changes_nothing(store, found):
-    partition = ("t", 0)
-    if found:
-        store.write(PartitionUpdate({partition: found}, {partition: None}))
-    update = PartitionUpdate(
-        positions={partition: Position("c", 9)},
-        expected={partition: Position("c", 5)},
-        features=[vector()],
-    )
-    with pytest.raises(Conflict):
-        store.write(update)
-    assert store.positions([partition]).get(partition) == found
-    assert store.features("m-1") is None
-
-
-def test_a_position_that_moves_during_the_write_refuses_it(store, client):
-    class Overtaken(OnlineStore):
-        def _put(self, pipe, update):
-            client.set(names.position_key("t", 0), "c 6")
-            super()._put(pipe, update)
-
-    store.write(PartitionUpdate({("t", 0): Position("c", 5)}, {("t", 0): None}))
-    late = Overtaken(client)
-    with pytest.raises(Conflict):
-        late.write(PartitionUpdate({("t", 0): Position("c", 7)}, {("t", 0): Position("c", 5)}))
-    assert store.positions([("t", 0)]) == {("t", 0): Position("c", 6)}
-
-
-def test_forgotten_state_is_replaced_as_a_whole(store):
-    first = Position("c", 1)
-    store.write(PartitionUpdate({("t", 0): first}, {("t", 0): None}, {"m": {"a": b"1"}}))
-    store.write(
-        PartitionUpdate({("t", 0): first}, {("t", 0): first}, {"m": {"b": b"2"}}, forget=["m"])
-    )
-    assert store.states(["m"]) == {"m": {"b": b"2"}}
-    store.drop_positions([("t", 0)])
-    assert store.positions([("t", 0)]) == {}
-
-
-def test_the_raw_buffer_is_capped_and_expires(store, client):
-    position = None
-    for i in range(750):
-        update = PartitionUpdate(
-            {("t", 0): Position("c", i)}, {("t", 0): position}, raw={"m": b"%d" % i}
-        )
-        store.write(update)
-        position = Position("c", i)
-    assert client.xlen(names.raw_key("m")) < 720
-    assert [blob for _, blob in store.raw("m", 2)] == [b"748", b"749"]
-    assert client.ttl(names.raw_key("m")) > 0
 
 
 def test_a_server_that_is_away_is_a_retryable_failure():

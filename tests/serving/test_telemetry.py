@@ -16,12 +16,12 @@ import uvicorn
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
-from aegisops import names, online_store
+from aegisops import names, worker_store
 from aegisops.embedded import ports
-from aegisops.online_store import OnlineStore, PartitionUpdate, Position
 from aegisops.online_store import connect as redis_connect
 from aegisops.settings import Settings
 from aegisops.tokens import mint
+from aegisops.worker_store import PartitionUpdate, Position, WorkerStore
 from serving import telemetry_feed
 from serving.app import create_app
 from serving.service import Service, build
@@ -40,7 +40,7 @@ class Worker:
 
     def flush(self, *machines: str) -> None:
         client = redis_connect(self.settings.redis)
-        store, n = OnlineStore(client), len(self.written)
+        store, n = WorkerStore(client), len(self.written)
         at = Position("c", n)
         store.write(
             PartitionUpdate(
@@ -229,7 +229,7 @@ async def test_last_event_id_resumes_server_sent_events_on_another_api_process(
 
 
 async def test_a_trimmed_span_is_a_gap_and_what_is_kept_comes(live: Live, monkeypatch):
-    monkeypatch.setattr(online_store, "RAW_ENTRIES", 1)
+    monkeypatch.setattr(worker_store, "RAW_ENTRIES", 1)
     monkeypatch.setattr("aegisops.telemetry_stream.RAW_ENTRIES", 1)
     live.worker.flush("m-1")
     async with live.socket({"machine_ids": ["m-1"]}) as ws:
@@ -270,7 +270,7 @@ async def test_an_emptied_redis_is_a_gap_for_those_who_listen(live: Live, fleet:
 async def test_a_reading_whose_bell_was_lost_still_comes(live: Live, monkeypatch):
     async with live.socket({"kinds": ["readings"]}) as ws:
         await until(ws, "hello")
-        monkeypatch.setattr(OnlineStore, "publish", lambda *_: None)
+        monkeypatch.setattr(WorkerStore, "publish", lambda *_: None)
         live.worker.flush("m-1")
         assert readings(await until(ws, "readings")) == [("m-1", 0)]
 

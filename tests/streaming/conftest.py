@@ -17,11 +17,11 @@ from aegisops.features.batch import features_at, values_from_bronze
 from aegisops.lake import Lake
 from aegisops.machines import shipped_classes
 from aegisops.names import EVENTS_TOPIC, READINGS_TOPIC, Reason
-from aegisops.online_store import OnlineStore
 from aegisops.quality import Limits
 from aegisops.schemas import avro
 from aegisops.schemas.tables import EVENTS, MACHINES, READINGS, WAVEFORMS
 from aegisops.settings import Settings
+from aegisops.worker_store import WorkerStore
 from streaming.feature_metrics import FeatureMetrics
 from streaming.feature_sink import FeatureSink
 from streaming.fleet import Fleet
@@ -61,7 +61,7 @@ class World:
         self.lake = Lake(root)
         self.encode, self.decoder = wire
         self.client = redis.Redis.from_url(url, protocol=2)
-        self.store = OnlineStore(self.client)
+        self.store = WorkerStore(self.client)
         self.log = {(topic, p): [] for topic in TOPICS for p in range(PARTITIONS)}
         self.low = dict.fromkeys(self.log, 0)
         self.incarnation = "c1"
@@ -197,6 +197,6 @@ def stack(tmp_path, any_kafka, redis_server, schema_registry):
         stream={"lake_commit_seconds": 0.3, "feature_commit_seconds": 0.1},
     )
     with Processes(tmp_path / "logs") as processes:
-        stack = Stack(settings, processes)
+        stack = Stack(settings, processes, redis_server)
         yield stack
         stack.client.close()

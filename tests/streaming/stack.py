@@ -25,10 +25,10 @@ from aegisops.features.batch import features_at, values_from_bronze
 from aegisops.lake import Lake
 from aegisops.machines import load_class
 from aegisops.names import EVENTS_TOPIC, READINGS_TOPIC, Reason
-from aegisops.online_store import OnlineStore
 from aegisops.schema_registry import SchemaRegistry
 from aegisops.schemas import avro
 from aegisops.schemas.tables import DEAD_LETTERS, EVENTS, MACHINES, READINGS, WAVEFORMS
+from aegisops.worker_store import WorkerStore
 from streaming.identity import incarnations
 from streaming.offsets import settled
 from streaming.partitioner import partition_of
@@ -51,13 +51,15 @@ def block(channel, *values, ts, quality=0):
 class Stack:
     """Broker, stores and both applications, and what was sent to them."""
 
-    def __init__(self, settings, processes):
+    def __init__(self, settings, processes, redis_server):
         self.settings = settings
-        self.processes = processes
+        self.processes = self.workers = processes
+        """Of the lake writers, and of the feature workers."""
+        self.redis_server = redis_server
         self.lake = Lake(settings.lake_root)
         self.client = redis.Redis.from_url(settings.redis.url, protocol=2)
         self.client.flushdb()
-        self.store = OnlineStore(self.client)
+        self.store = WorkerStore(self.client)
         self.producer = Producer(settings.kafka)
         registry = SchemaRegistry(settings)
         self.ids = {
@@ -88,9 +90,10 @@ class Stack:
         }
         self.lake.append(MACHINES, pl.DataFrame(rows))
 
-    def start(self, app):
+    def start(self, app, instance="0", **changes):
+        """Start a member of an application; returns the URL of its metrics."""
         port = ports.free_port()
-        stream = self.settings.stream
+        stream = self.settings.stream.model_copy(update=changes)
         env = {
             "AEGIS_DATA_DIR": str(self.settings.data_dir),
             "AEGIS_KAFKA__BOOTSTRAP": self.settings.kafka.bootstrap,
@@ -101,12 +104,15 @@ class Stack:
             "AEGIS_REGISTRY__URL": self.settings.registry.url,
             "AEGIS_STREAM__LAKE_COMMIT_SECONDS": str(stream.lake_commit_seconds),
             "AEGIS_STREAM__FEATURE_COMMIT_SECONDS": str(stream.feature_commit_seconds),
+            "AEGIS_LAKE_URL": self.settings.lake_url,
+            "AEGIS_STREAM__INSTANCE": instance,
             "AEGIS_STREAM__LAKE_METRICS_PORT": str(port),
             "AEGIS_STREAM__FEATURE_METRICS_PORT": str(port),
         }
-        self.processes.start(
+        group = self.workers if app == "feature_worker" else self.processes
+        group.start(
             Child(
-                app,
+                app if instance == "0" else f"{app}-{instance}",
                 [sys.executable, "-m", f"streaming.{app}"],
                 env,
                 restarts_as="AEGIS_STREAM__RESTARTS",
@@ -182,13 +188,39 @@ class Stack:
         self.producer.flush()
 
     def kill(self, app):
-        os.kill(self.processes.pids()[app], signal.SIGKILL)
+        self.signal(app, signal.SIGKILL)
+
+    def freeze(self, app):
+        """Let it stand still, as a machine that is out of breath does."""
+        self.signal(app, signal.SIGSTOP)
+
+    def thaw(self, app):
+        self.signal(app, signal.SIGCONT)
+
+    def signal(self, app, number):
+        """A killed member may be waiting for its restart: then there is nothing to signal."""
+        self.wait(f"{app} to be there", lambda: app in self.pids())
+        os.kill(self.pids()[app], number)
+
+    def pids(self):
+        return self.processes.pids() | self.workers.pids()
+
+    def restart_redis(self):
+        """Redis, which keeps nothing on disk, dies and comes back empty."""
+        self.redis_server.stop()
+        self.redis_server.start()
+
+    def move_lake(self, folder):
+        """The lake is in another folder from now on; nothing is in it but the fleet."""
+        self.settings = self.settings.model_copy(update={"lake_url": str(folder / "lake")})
+        self.lake = Lake(self.settings.lake_root)
+        self.register()
 
     def wait(self, what, condition):
         deadline = time.monotonic() + PATIENCE
         while not condition():
             if time.monotonic() > deadline:
-                logs = "\n".join(self.processes.tail(a) for a in ("lake_writer", "feature_worker"))
+                logs = self.processes.tail("lake_writer") + self.workers.tail("feature_worker")
                 pytest.fail(f"not within {PATIENCE} s: {what}\n{logs}")
             time.sleep(0.05)
 
@@ -199,8 +231,16 @@ class Stack:
     def is_written(self):
         return self.written() == sum(self.sent.values())
 
+    def for_features(self):
+        return {p: n for p, n in self.sent.items() if p[0] in (READINGS_TOPIC, EVENTS_TOPIC)}
+
+    def applied(self):
+        """Messages of this topic incarnation that are inside Redis."""
+        stored = self.store.positions(list(self.for_features()))
+        return sum(position.offset + 1 for position in stored.values())
+
     def is_applied(self):
-        wanted = {p: n for p, n in self.sent.items() if p[0] in (READINGS_TOPIC, EVENTS_TOPIC)}
+        wanted = self.for_features()
         stored = self.store.positions(list(wanted))
         return all(p in stored and stored[p].offset == n - 1 for p, n in wanted.items())
 

@@ -12,11 +12,12 @@ from quixstreams.sinks.base import SinkBackpressureError
 from aegisops import names
 from aegisops.errors import Conflict, ServiceUnavailable
 from aegisops.names import EVENTS_TOPIC, READINGS_TOPIC
-from aegisops.online_store import OnlineStore
 from aegisops.schemas.tables import READINGS
 
 NOW = 1_790_000_000_000_000
 SECOND = 1_000_000
+from aegisops.worker_store import WorkerStore
+
 MINUTE = 60 * SECOND
 MACHINES = ("m-1", "m-2", "m-3")
 
@@ -131,7 +132,7 @@ def test_a_worker_that_lost_its_partitions_cannot_write_any_more(running):
     assert_served_equals_batch(running)
 
 
-class Failing(OnlineStore):
+class Failing(WorkerStore):
     """Answers the n-th write with an outage, before or after doing it."""
 
     def __init__(self, client, at, after):
