@@ -13,10 +13,10 @@ from aegisops import names
 from aegisops.errors import Conflict, ServiceUnavailable
 from aegisops.names import EVENTS_TOPIC, READINGS_TOPIC
 from aegisops.schemas.tables import READINGS
+from aegisops.worker_store import WorkerStore
 
 NOW = 1_790_000_000_000_000
 SECOND = 1_000_000
-from aegisops.worker_store import WorkerStore
 
 MINUTE = 60 * SECOND
 MACHINES = ("m-1", "m-2", "m-3")
