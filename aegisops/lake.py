@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from datetime import timedelta
+from datetime import datetime, timedelta
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal
@@ -73,6 +73,17 @@ class Lake:
             return self.open(table).version()
         except TableNotFoundError:
             return -1
+
+    def version_at(self, table: Table, time: datetime) -> int:
+        """Newest version that was committed at or before `time`; -1 when there was none yet."""
+        handle = self.open(table)
+        handle.load_as_version(time)
+        if handle.version() > 0:
+            return handle.version()
+        # Asked for a time before the table was there, delta-rs gives its first version.
+        commits = (c for c in handle.history() if c.get("version") == 0)
+        first = next(commits, {"timestamp": 0})
+        return 0 if first["timestamp"] <= time.timestamp() * 1000 else -1
 
     def append(
         self,

@@ -1,14 +1,16 @@
 """The DuckDB edge: SQL over pinned snapshots of the Delta tables, with every view in place.
 
 Tables are views named like their folders (`bronze.readings`), made of the snapshot's Parquet files;
-no extension is downloaded. Machine classes are there as `classes.features`, `classes.channels` and
-`classes.failure_modes`. On top come the files of sql/views, one view each. Nothing is written.
+no extension is downloaded. Machine classes are there as `classes.machine_classes`,
+`classes.features`, `classes.channels` and `classes.failure_modes`. On top come the files of
+sql/views, one view each. Nothing is written.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping
+from datetime import datetime
 from graphlib import TopologicalSorter
 from pathlib import Path
 from urllib.parse import unquote
@@ -62,11 +64,20 @@ class Warehouse:
         found = {name: self._lake.version(table) for name, table in TABLES.items()}
         return {name: version for name, version in found.items() if version >= 0}
 
+    def versions_at(self, time: datetime) -> dict[str, int]:
+        """Version of every table at a time, to pin a `connect` to; -1 = it was not there yet."""
+        return {
+            name: self._lake.version_at(table, time)
+            for name, table in TABLES.items()
+            if self._lake.exists(table)
+        }
+
     def connect(self, as_of: Mapping[str, int] | None = None) -> duckdb.DuckDBPyConnection:
         """An in-memory DuckDB with a view per table and per file of sql/views; close it after use.
 
-        `as_of`: table name → version to read instead of the latest. Raises `ConfigurationError`
-        for an unknown table or version, and for a view file that does not fit.
+        `as_of`: table name → version to read instead of the latest, -1 = before there was one.
+        Raises `ConfigurationError` for an unknown table or version, and for a view file that does
+        not fit.
         """
         snapshots = self._snapshots(as_of or {})
         connection = duckdb.connect()
@@ -117,6 +128,8 @@ class Warehouse:
         return {name: self._snapshot(table, as_of.get(name)) for name, table in TABLES.items()}
 
     def _snapshot(self, table: Table, version: int | None) -> DeltaTable | None:
+        if version == -1:
+            return None
         if not self._lake.exists(table):
             if version is None:
                 return None
@@ -211,7 +224,10 @@ def _class_views(classes: Iterable[MachineClass]) -> Iterator[tuple[str, str]]:
     features: list[Row] = []
     channels: list[Row] = []
     modes: list[Row] = []
+    about: list[Row] = []
     for c in classes:
+        costs = (c.costs.missed_failure, c.costs.false_alarm, c.costs.planned_stop)
+        about.append((c.name, c.title, c.horizon, c.step, *costs))
         features += [
             (c.name, c.feature_set, position, name, c.unit_of(name))
             for position, name in enumerate(c.vector, 1)
@@ -221,6 +237,19 @@ def _class_views(classes: Iterable[MachineClass]) -> Iterator[tuple[str, str]]:
             for name, d in c.channels.items()
         ]
         modes += [(c.name, n, m.title, m.action, m.procedure) for n, m in c.failure_modes.items()]
+    yield _values(
+        "machine_classes",
+        {
+            "machine_class": "VARCHAR",
+            "title": "VARCHAR",
+            "horizon_us": "BIGINT",
+            "step_us": "BIGINT",
+            "missed_failure_cost": "DOUBLE",
+            "false_alarm_cost": "DOUBLE",
+            "planned_stop_cost": "DOUBLE",
+        },
+        about,
+    )
     yield _values(
         "features",
         {

@@ -21,6 +21,7 @@ from aegisops_assets.keys import key, size_metadata
 from aegisops_assets.lakehouse import BRONZE, features, hourly, labels, tiles
 from aegisops_assets.models import failure_model, production, training_set, validation
 from aegisops_assets.ops import maintain
+from aegisops_assets.parity import parity_job
 from aegisops_assets.steps.platform import Platform
 
 build_features = dg.define_asset_job(
@@ -44,7 +45,15 @@ check_bronze = dg.define_asset_job(
     dg.AssetSelection.checks_for_assets(*(key(table.name) for table in BRONZE)),
     description="the declared rules of the bronze tables, on what arrived since the last time",
 )
-JOBS = (build_features, train_and_promote, everything, check_bronze, drift_job, maintain)
+JOBS = (
+    build_features,
+    train_and_promote,
+    everything,
+    check_bronze,
+    drift_job,
+    parity_job,
+    maintain,
+)
 
 
 OBSERVED = (*BRONZE, MODEL_DECISIONS)

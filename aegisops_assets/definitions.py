@@ -3,7 +3,7 @@
 import dagster as dg
 
 from aegisops.settings import Settings
-from aegisops_assets import automation, checks, drift, lakehouse, models, ops
+from aegisops_assets import automation, checks, drift, lakehouse, models, ops, parity
 from aegisops_assets.steps.platform import Platform
 
 ASSETS: tuple[dg.AssetSpec | dg.AssetsDefinition, ...] = (
@@ -17,6 +17,7 @@ ASSETS: tuple[dg.AssetSpec | dg.AssetsDefinition, ...] = (
     models.validation,
     models.production,
     drift.drift_report,
+    parity.parity_report,
     ops.model_decisions,
     ops.maintenance,
 )
@@ -41,6 +42,7 @@ def build_definitions(
             automation.nightly,
             automation.bronze_checks_hourly,
             drift.drift_nightly,
+            parity.parity_nightly,
             ops.maintenance_hourly,
             ops.maintenance_nightly,
         ],

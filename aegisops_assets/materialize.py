@@ -27,7 +27,7 @@ from aegisops_assets.steps.platform import Platform
 
 _REBUILT = {"silver__tiles", "gold__features", "gold__hourly"}
 _LABELS = "gold__labels"
-_WITHOUT_MLFLOW = {"build_features", "drift"}
+_WITHOUT_MLFLOW = {"build_features", "drift", "check_bronze", "parity", "maintenance"}
 
 
 def main(arguments: list[str] | None = None) -> int:

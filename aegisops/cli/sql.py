@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     import duckdb
     import polars as pl
 
+    from aegisops.warehouse import Warehouse
+
 PROMPT, CONTINUED = "aegis> ", "  ...> "
 SHOWN_ROWS = 100
 WIDEST = 40
@@ -55,28 +57,60 @@ def sql(
     script: Annotated[
         bool, typer.Option("--script", help="Print the views as SQL for `duckdb -init FILE`.")
     ] = False,
+    as_of: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--as-of",
+            help="Read the lake as it was: a time (2026-03-01T12:00, UTC unless it says otherwise) "
+            "or TABLE=VERSION (gold/features=12); can be repeated.",
+            metavar="TIME|TABLE=VERSION",
+        ),
+    ] = None,
     data_dir: Annotated[Path | None, typer.Option(help="Data folder.")] = None,
 ) -> None:
     """Query the lake in DuckDB: interactively, or one command.
 
-    Reads a snapshot of every table as of the start; nothing is written to the lake.
+    Reads a snapshot of every table as of the start, or as of `--as-of`; nothing is written to the
+    lake. Old versions can be read until maintenance deletes them, after seven days.
     """
     from aegisops.machines import load_classes
     from aegisops.warehouse import Warehouse
 
     settings = runs.settings(data_dir)
     warehouse = Warehouse(settings.lake_root, load_classes(settings.classes_dir))
+    pinned = _pinned(warehouse, as_of or [])
     if script:
-        typer.echo(warehouse.script())
+        typer.echo(warehouse.script(pinned))
         return
     chosen = Format.JSON if json else format
     text = command if file is None else file.read_text()
     if text is None:
-        _converse(warehouse.connect())
+        _converse(warehouse.connect(pinned))
         return
     if chosen is Format.PARQUET and to is None:
         raise typer.BadParameter("parquet needs --output FILE", param_hint="--format")
-    _give(warehouse.run(text), chosen, to)
+    _give(warehouse.run(text, pinned), chosen, to)
+
+
+def _pinned(warehouse: Warehouse, wanted: list[str]) -> dict[str, int]:
+    """Table versions that `--as-of` asks for; a version beside a time overrides it."""
+    from datetime import UTC, datetime
+
+    versions: dict[str, int] = {}
+    for text in sorted(wanted, key=lambda text: "=" in text):
+        name, is_version, number = text.partition("=")
+        try:
+            if is_version:
+                versions[name.replace(".", "/")] = int(number)
+                continue
+            time = datetime.fromisoformat(text)
+        except ValueError as error:
+            raise typer.BadParameter(
+                f"{text!r} is neither a time such as 2026-03-01T12:00 nor TABLE=VERSION",
+                param_hint="--as-of",
+            ) from error
+        versions |= warehouse.versions_at(time if time.tzinfo else time.replace(tzinfo=UTC))
+    return versions
 
 
 def _give(rows: pl.DataFrame, form: Format, to: Path | None) -> None:

@@ -108,7 +108,7 @@ def lake(tmp_path):
             [
                 {"machine_id": "m1", "machine_class": "azure_pdm", "ts": START + HOUR * i,
                  "horizon_us": 86_400_000_000, "label": label, "failure_modes": modes,
-                 "hours_to_failure": None, "provenance": why}
+                 "hours_to_failure": None, "hours_followed": 24.0, "provenance": why}
                 for i, (label, modes, why) in enumerate(
                     [(1, ["comp2"], "failure"), (0, [], "survived"), (0, [], "survived"),
                      (None, [], "end_of_data")]
@@ -307,7 +307,8 @@ def test_a_partition_value_that_looks_like_a_number_stays_text(tmp_path):
     lake = Lake(tmp_path)
     rows = pl.DataFrame(
         {"machine_id": "m", "machine_class": "007", "ts": START, "horizon_us": 1, "label": 0,
-         "failure_modes": [[]], "hours_to_failure": None, "provenance": "survived"},
+         "failure_modes": [[]], "hours_to_failure": None, "hours_followed": 1.0,
+         "provenance": "survived"},
         schema_overrides={"failure_modes": pl.List(pl.String), "hours_to_failure": pl.Float64},
     )  # fmt: skip
     lake.append(tables.LABELS, rows)
