@@ -158,6 +158,12 @@ def cpu_seconds(process: psutil.Process) -> float:
     return times.user + times.system
 
 
+def peak_mb(process: psutil.Process) -> int:
+    """Largest resident memory the process ever had."""
+    status = Path(f"/proc/{process.pid}/status").read_text()
+    return next(int(line.split()[1]) for line in status.splitlines() if "VmHWM" in line) // 1_000
+
+
 def metrics(url: str) -> dict[str, float]:
     """Prometheus samples by name with labels."""
     with urlopen(url, timeout=5) as answer:

@@ -17,7 +17,17 @@ import tempfile
 import time
 from pathlib import Path
 
-from kafka_stack import SECOND, KafkaStack, Payload, cpu_seconds, held, machine, report, running
+from kafka_stack import (
+    SECOND,
+    KafkaStack,
+    Payload,
+    cpu_seconds,
+    held,
+    machine,
+    peak_mb,
+    report,
+    running,
+)
 
 from aegisops.schemas.tables import READINGS
 
@@ -93,6 +103,7 @@ def main() -> None:
             total += ROUNDS * messages * blocks * values
         place = ["_topic", "_partition", "_offset", "_index"]
         rows = stack.lake.scan(READINGS).select(place).collect()
+        result["writer_peak_mb"] = peak_mb(writer)
         result |= {"readings": total, "rows": rows.height, "distinct": rows.n_unique()}
     result["met"] = (
         result["rows"] == result["distinct"] == total
