@@ -11,6 +11,7 @@ PREDICTIONS_TOPIC = "aegis.predictions.v1"
 FEEDBACK_TOPIC = "aegis.feedback.v1"
 SHADOW_SCORES_TOPIC = "aegis.shadow_scores.v1"
 ALARMS_TOPIC = "aegis.alarms.v1"
+WORK_ORDERS_TOPIC = "aegis.work_orders.v1"
 REFUSALS_TOPIC = "aegis.refusals.v1"  # what a gateway could not read or place
 TOPICS = (
     READINGS_TOPIC,
@@ -19,6 +20,7 @@ TOPICS = (
     FEEDBACK_TOPIC,
     SHADOW_SCORES_TOPIC,
     ALARMS_TOPIC,
+    WORK_ORDERS_TOPIC,
     REFUSALS_TOPIC,
 )
 PARTITIONS = 12
@@ -48,6 +50,7 @@ OPS_MODEL_DECISIONS = "ops/model_decisions"
 OPS_REPLAYS = "ops/replays"
 OPS_DRIFT = "ops/drift"
 OPS_ALARM_JOURNAL = "ops/alarm_journal"
+OPS_WORK_ORDERS = "ops/work_orders"
 
 # --- Dagster assets that are not tables -------------------------------------------------------
 ML_FAILURE_MODEL = "ml/failure_model"
@@ -94,6 +97,11 @@ MACHINES_KEY = "machines"  # set of every registered machine id
 
 
 LATEST_PREDICTIONS_KEY = "predictions:latest"  # hash: machine id → JSON of its last answer
+
+
+WORK_ORDERS_KEY = "work_orders"  # hash: order id → JSON of its state
+WORK_ORDERS_EPOCH_KEY = "work_orders:epoch"  # there while the orders are complete
+WORK_ORDER_DELIVERY_KEY = "work_orders:delivery"  # the process that delivers them
 
 
 def recent_prediction_key(prediction_id: str) -> str:

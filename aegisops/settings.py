@@ -146,6 +146,15 @@ class AlarmSettings(BaseModel, frozen=True, extra="forbid"):
     """Alarms of this priority and more urgent ones are notified."""
 
 
+class WorkOrderSettings(BaseModel, frozen=True, extra="forbid"):
+    """Where drafts of work orders go."""
+
+    webhook_url: str = ""
+    """Gets each draft and each outcome as JSON; empty = none."""
+    webhook_token: SecretStr | None = None
+    """Sent as `Authorization: Bearer`."""
+
+
 class GatewaySettings(BaseModel, frozen=True, extra="forbid"):
     """Sensor gateway: OPC UA and MQTT to Kafka."""
 
@@ -207,6 +216,7 @@ class Settings(BaseSettings):
     registry: RegistrySettings = RegistrySettings()
     api: ApiSettings = ApiSettings()
     oidc: OidcSettings = OidcSettings()
+    work_orders: WorkOrderSettings = WorkOrderSettings()
     stream: StreamSettings = StreamSettings()
     alarms: AlarmSettings = AlarmSettings()
     gateway: GatewaySettings = GatewaySettings()

@@ -12,7 +12,7 @@ from pydantic.json_schema import models_json_schema
 from starlette.types import ASGIApp
 
 from aegisops import __version__
-from serving import alarm_contract, problem
+from serving import alarm_contract, console_contract, problem
 from serving.contract import (
     BatchRequest,
     FeedbackRequest,
@@ -35,6 +35,7 @@ from serving.routes import (
     sign_in,
     system,
     telemetry,
+    work_orders,
 )
 from serving.service import Service
 from serving.short_cut import ShortCut
@@ -101,6 +102,7 @@ def create_app(service: Service) -> FastAPI:
         machine_classes,
         feedback,
         alarms,
+        work_orders,
         telemetry,
         sign_in,
     ):
@@ -127,6 +129,7 @@ def _complete_openapi(app: FastAPI) -> None:
                 ProblemDocument,
                 TelemetryRequest,
                 *alarm_contract.BODIES,
+                *console_contract.BODIES,
             ]
             _, definitions = models_json_schema(
                 [(model, "validation") for model in bodies],

@@ -8,8 +8,8 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from aegisops.machines import Clock
-from aegisops.names import RiskLevel, Rung
-from serving.contract import Action, DataQuality, NormalRange, SensorStatus
+from aegisops.names import Outcome, RiskLevel, Rung
+from serving.contract import Action, DataQuality, MachineId, NormalRange, SensorStatus
 from serving.vectors import Cause
 
 # --- fleet ----------------------------------------------------------------------------------------
@@ -442,3 +442,99 @@ class MachinePredictions(BaseModel):
     end: datetime = Field(alias="to")
     predictions: list[LoggedPrediction]
     as_of: datetime
+
+
+# --- work orders ----------------------------------------------------------------------------------
+
+
+class _Body(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class WorkOrderRequest(_Body):
+    """A draft for the maintenance system."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "machine_id": "spindle-007",
+                    "prediction_id": "019cc0de-7a51-7f7e-9d0e-0f5f0f6a2b11",
+                    "title": "Replace the front bearing",
+                    "priority": 2,
+                    "procedure": "SP-BRG-04",
+                    "idempotency_key": "3d1f0c5e-draft",
+                }
+            ]
+        }
+    )
+
+    machine_id: MachineId
+    alarm_id: str | None = Field(default=None, max_length=200)
+    prediction_id: str | None = Field(default=None, max_length=100)
+    title: str = Field(min_length=1, max_length=200)
+    description: str = Field(default="", max_length=4_000)
+    priority: int = Field(default=3, ge=1, le=4, description="1 = most urgent.")
+    procedure: str | None = Field(default=None, max_length=100)
+    idempotency_key: str = Field(
+        min_length=8,
+        max_length=100,
+        pattern=r"^[\x21-\x7e]+$",
+        description="Same key, same draft: repeating it changes nothing.",
+    )
+
+
+class WorkOrderOutcome(_Body):
+    """What was found and done."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"outcome": "confirmed", "failure_mode": "bearing_wear"}]}
+    )
+
+    outcome: Outcome
+    failure_mode: str | None = Field(default=None, max_length=100)
+    comment: str | None = Field(default=None, max_length=4_000)
+
+
+class Delivered(BaseModel):
+    """How the maintenance system took it."""
+
+    webhook: Literal["off", "queued", "delivered", "failed"]
+    attempts: int
+    detail: str | None
+
+
+class WorkOrder(BaseModel):
+    """A work order."""
+
+    work_order_id: str = Field(examples=["WO-9C1F5A20B3D4"])
+    version: int
+    machine_id: str
+    site: str
+    area: str
+    alarm_id: str | None
+    prediction_id: str | None
+    title: str
+    description: str
+    priority: int
+    procedure: str | None
+    state: Literal["draft", "closed"]
+    created_at: datetime
+    created_by: str
+    outcome: Outcome | None
+    failure_mode: str | None
+    comment: str | None
+    closed_at: datetime | None
+    closed_by: str | None
+    delivery: Delivered
+
+
+class WorkOrders(BaseModel):
+    """Newest first."""
+
+    work_orders: list[WorkOrder]
+    as_of: datetime
+
+
+BODIES: list[type[BaseModel]] = [WorkOrderRequest, WorkOrderOutcome]
+"""Request bodies that the routes read themselves."""

@@ -51,6 +51,9 @@ KINDS: dict[str, Kind] = {
     "unknown-prediction": Kind(
         404, "Unknown prediction", "Check the id; a machine's are at /machines/{id}/predictions."
     ),
+    "unknown-work-order": Kind(
+        404, "Unknown work order", "Check the id; GET /api/v1/work-orders lists them."
+    ),
     "method-not-allowed": Kind(405, "Method not allowed", "Check the path against /openapi.json."),
     "idempotency-conflict": Kind(
         409, "Idempotency key used before", "Use a new key for a different report."

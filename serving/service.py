@@ -27,12 +27,14 @@ from aegisops.names import (
     FEEDBACK_TOPIC,
     PREDICTIONS_TOPIC,
     SHADOW_SCORES_TOPIC,
+    WORK_ORDERS_TOPIC,
     Alias,
 )
 from aegisops.oidc import Provider
 from aegisops.online_store import AsyncOnlineStore
 from aegisops.settings import Settings
 from aegisops.telemetry_stream import TelemetryStream
+from aegisops.work_orders import WorkOrderStore
 from serving.alarms import AlarmDesk
 from serving.audit import Audit
 from serving.auth import Authenticator, make_tokens
@@ -44,15 +46,18 @@ from serving.lake_reads import LakeReads
 from serving.latest import LatestBook
 from serving.metrics import Metrics
 from serving.model_slot import ModelSlots
-from serving.outbox import Outbox, Publisher
+from serving.outbox import Outbox, Publisher, new_instance
 from serving.patience import Patience
 from serving.prediction import PredictionService
 from serving.shadow import ShadowScorer
 from serving.telemetry import Hub
 from serving.telemetry_feed import Feed
 from serving.wire import KafkaPublisher, body_encoder
+from serving.work_orders import Delivery, WorkOrderDesk
 
 if TYPE_CHECKING:
+    import httpx
+
     from aegisops.bus import Producer
     from aegisops.lake import Lake
     from aegisops.schema_registry import SchemaRegistry
@@ -90,6 +95,8 @@ class Service:
     latest: LatestBook
     lake_reads: LakeReads
     sign_in: Provider | None
+    work_orders: WorkOrderDesk
+    delivery: Delivery
     authenticator: Authenticator
     metrics: Metrics
     executor: ThreadPoolExecutor
@@ -109,6 +116,7 @@ class Service:
             asyncio.create_task(self._hand_over_shadows(), name="shadow"),
             asyncio.create_task(self.latest.run(), name="latest answers"),
             asyncio.create_task(self._follow_sign_in(), name="sign-in"),
+            asyncio.create_task(self.delivery.run(), name="work orders"),
             asyncio.create_task(self.telemetry.run(), name="telemetry"),
             asyncio.create_task(
                 self.telemetry.beat(self.settings.api.telemetry_heartbeat_seconds),
@@ -137,6 +145,8 @@ class Service:
         await self.store.aclose()
         await self.alarms.store.aclose()
         await self.feedback.aclose()
+        await self.delivery.aclose()
+        await self.work_orders.store.aclose()
         self.lake_reads.close()
         self.executor.shutdown(wait=False, cancel_futures=True)
 
@@ -256,6 +266,15 @@ def build(
         queue=settings.api.shadow_queue,
         outbox_capacity=settings.api.outbox_capacity,
     )
+    lake_reads = LakeReads(lambda: lake_of(settings), settings.api.console_budget_seconds)
+    work_orders = WorkOrderDesk(
+        WorkOrderStore.from_settings(settings.redis),
+        outbox,
+        body_encoder(WORK_ORDERS_TOPIC),
+        lake_reads,
+        has_webhook=bool(settings.work_orders.webhook_url),
+        clock=clock,
+    )
     sign_in = Provider(settings.oidc, clock) if settings.oidc.issuer else None
     stream = TelemetryStream.from_settings(settings.redis)
     hub = Hub(
@@ -307,13 +326,23 @@ def build(
         telemetry=telemetry,
         latest=latest,
         sign_in=sign_in,
-        lake_reads=LakeReads(lambda: lake_of(settings), settings.api.console_budget_seconds),
+        lake_reads=lake_reads,
+        work_orders=work_orders,
+        delivery=Delivery(
+            work_orders, settings.work_orders, new_instance(), _http_client, time.monotonic
+        ),
         authenticator=Authenticator(make_tokens(settings, sign_in), clock),
         metrics=metrics,
         executor=executor,
         clock=clock,
         started_at=clock(),
     )
+
+
+def _http_client() -> httpx.AsyncClient:
+    import httpx
+
+    return httpx.AsyncClient(follow_redirects=False)
 
 
 def lake_of(settings: Settings) -> Lake:

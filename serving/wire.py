@@ -15,6 +15,7 @@ from aegisops.names import (
     FEEDBACK_TOPIC,
     PREDICTIONS_TOPIC,
     SHADOW_SCORES_TOPIC,
+    WORK_ORDERS_TOPIC,
     subject,
 )
 from aegisops.schemas import avro
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from aegisops.bus import Producer
     from aegisops.schema_registry import SchemaRegistry
 
-TOPICS = (PREDICTIONS_TOPIC, FEEDBACK_TOPIC, SHADOW_SCORES_TOPIC, ALARMS_TOPIC)
+TOPICS = (PREDICTIONS_TOPIC, FEEDBACK_TOPIC, SHADOW_SCORES_TOPIC, ALARMS_TOPIC, WORK_ORDERS_TOPIC)
 
 
 def body_encoder(topic: str) -> Callable[[Mapping[str, Any]], bytes]:

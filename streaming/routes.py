@@ -23,6 +23,7 @@ from aegisops.schemas.tables import (
     READINGS,
     SHADOW_SCORES,
     WAVEFORMS,
+    WORK_ORDERS,
     Table,
 )
 
@@ -126,6 +127,9 @@ ROUTES: Mapping[str, Route] = {
     ),
     names.ALARMS_TOPIC: Route(
         _own("changed_at"), ((ALARM_JOURNAL, _good("changed_at", "raised_at")),), time="changed_at"
+    ),
+    names.WORK_ORDERS_TOPIC: Route(
+        _own("changed_at"), ((WORK_ORDERS, _good("changed_at")),), time="changed_at"
     ),
     names.REFUSALS_TOPIC: Route(_refusals, ()),
 }

@@ -38,6 +38,7 @@ _FILES = {
     names.FEEDBACK_TOPIC: "feedback.avsc",
     names.SHADOW_SCORES_TOPIC: "shadow_scores.avsc",
     names.ALARMS_TOPIC: "alarms.avsc",
+    names.WORK_ORDERS_TOPIC: "work_orders.avsc",
     names.REFUSALS_TOPIC: "refusals.avsc",
 }
 

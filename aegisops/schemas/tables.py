@@ -452,6 +452,27 @@ ALARM_JOURNAL = Table(
     order=("alarm_id", "version"),
 )
 
+WORK_ORDERS = Table(
+    name=names.OPS_WORK_ORDERS,
+    doc="Every change of a work order, append-only; the snapshot is the order after it.",
+    columns={
+        "work_order_id": Column(pa.string(), "order; follows from its idempotency key"),
+        "version": Column(pa.int64(), "running number of the order's changes", low=1),
+        "changed_at": Column(TIMESTAMP, "when it changed"),
+        "state": Column(pa.string(), "draft | closed"),
+        "machine_id": _MACHINE,
+        "alarm_id": Column(pa.string(), "alarm it was drafted from", nullable=True),
+        "prediction_id": Column(pa.string(), "prediction it is about", nullable=True),
+        "outcome": Column(pa.string(), "what was found, as in bronze/feedback", nullable=True),
+        "subject": Column(pa.string(), "token subject of who changed it, or webhook"),
+        "snapshot": Column(pa.string(), "JSON of the order after the change"),
+        "date": _DATE,
+        **_source(),
+    },
+    keys=("work_order_id", "version"),
+    order=("work_order_id", "version"),
+)
+
 TABLES: dict[str, Table] = {
     table.name: table
     for table in (
@@ -472,5 +493,6 @@ TABLES: dict[str, Table] = {
         REPLAYS,
         DRIFT,
         ALARM_JOURNAL,
+        WORK_ORDERS,
     )
 }

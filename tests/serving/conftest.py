@@ -12,21 +12,26 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import fastavro
 import httpx
 import numpy as np
+import polars as pl
 import pytest
 import xgboost as xgb
 
 from aegisops import anomaly, signing
 from aegisops.embedded.redis_server import RedisServer
+from aegisops.lake import Lake
 from aegisops.machines import MachineClass, load_class
 from aegisops.modelling.anomaly import export, isolation_forest
 from aegisops.names import PREDICTIONS_TOPIC, features_key, machine_key
 from aegisops.online_store import FeatureVector, Machine, OnlineStore, connect
 from aegisops.schemas import avro
+from aegisops.schemas.tables import PREDICTIONS
 from aegisops.scoring import bundle_digest
 from aegisops.settings import ApiSettings, RedisSettings, Settings
 from aegisops.tokens import mint
@@ -301,3 +306,32 @@ async def running(
             transport=transport, base_url="http://api", headers=headers
         ) as client:
             yield Running(service, client, recorder)
+
+
+def store(settings: Settings, records: list[dict[str, Any]]) -> None:
+    """What the lake writer does with audit records."""
+    source = {"_topic": "t", "_partition": 0, "_index": 0, "_ingested_at": datetime.now(UTC)}
+    rows = [r | source | {"_offset": i} for i, r in enumerate(records)]
+    frame = pl.DataFrame(rows, infer_schema_length=None).with_columns(
+        pl.col("asked_at", "features_at").cast(pl.Datetime("us", "UTC"))
+    )
+    Lake(settings.lake_root).append(PREDICTIONS, frame)
+
+
+@pytest.fixture
+async def answers(settings: Settings, promoted: Path, fleet: Fleet) -> list[dict[str, Any]]:
+    """Answers of the API, alone and in a batch, of three rungs; their records are in Delta."""
+    for i in range(4):
+        fleet.add(f"m{i}", WORN if i % 2 else SOUND + i / 7)
+    fleet.add("silent")
+    async with running(settings) as api:
+        given = [(await api.predict("m0")).json()]
+        batch = await api.client.post("/api/v1/predict/batch", json={"machine_ids": ["m1", "m2"]})
+        given += batch.json()
+        given.append((await api.predict("silent")).json())
+        given.append((await api.predict("m3", features=dict.fromkeys(SPINDLE.vector, 7.7))).json())
+        (settings.bundles_dir / "cnc_spindle" / "production.json").unlink()
+        await api.until(lambda: api.service.slots.get("cnc_spindle") is None)
+        given.append((await api.predict("m3")).json())
+        store(settings, await api.records(len(given)))
+    return given

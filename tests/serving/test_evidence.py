@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -17,38 +16,12 @@ from aegisops.cli import app
 from aegisops.lake import Lake
 from aegisops.schemas.tables import PREDICTIONS
 from aegisops.settings import Settings
-from tests.serving.conftest import SOUND, SPINDLE, WORN, Fleet, promote, running, write_bundle
+from tests.serving.conftest import (
+    promote,
+    write_bundle,
+)
 
 pytestmark = pytest.mark.anyio
-
-
-def store(settings: Settings, records: list[dict[str, Any]]) -> None:
-    """What the lake writer does with audit records."""
-    source = {"_topic": "t", "_partition": 0, "_index": 0, "_ingested_at": datetime.now(UTC)}
-    rows = [r | source | {"_offset": i} for i, r in enumerate(records)]
-    frame = pl.DataFrame(rows, infer_schema_length=None).with_columns(
-        pl.col("asked_at", "features_at").cast(pl.Datetime("us", "UTC"))
-    )
-    Lake(settings.lake_root).append(PREDICTIONS, frame)
-
-
-@pytest.fixture
-async def answers(settings: Settings, promoted: Path, fleet: Fleet) -> list[dict[str, Any]]:
-    """Answers of the API, alone and in a batch, of three rungs; their records are in Delta."""
-    for i in range(4):
-        fleet.add(f"m{i}", WORN if i % 2 else SOUND + i / 7)
-    fleet.add("silent")
-    async with running(settings) as api:
-        given = [(await api.predict("m0")).json()]
-        batch = await api.client.post("/api/v1/predict/batch", json={"machine_ids": ["m1", "m2"]})
-        given += batch.json()
-        given.append((await api.predict("silent")).json())
-        given.append((await api.predict("m3", features=dict.fromkeys(SPINDLE.vector, 7.7))).json())
-        (settings.bundles_dir / "cnc_spindle" / "production.json").unlink()
-        await api.until(lambda: api.service.slots.get("cnc_spindle") is None)
-        given.append((await api.predict("m3")).json())
-        store(settings, await api.records(len(given)))
-    return given
 
 
 def replay(settings: Settings, identity: str, code: int = 0) -> Any:

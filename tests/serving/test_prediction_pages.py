@@ -16,8 +16,8 @@ from aegisops.lake import Lake
 from aegisops.schemas.tables import FEEDBACK, HOURLY
 from aegisops.settings import Settings
 from serving.console_contract import Evidence, MachinePredictions, Replay
-from tests.serving.conftest import WORN, Fleet, Running, running
-from tests.serving.test_evidence import forge, store
+from tests.serving.conftest import WORN, Fleet, Running, running, store
+from tests.serving.test_evidence import forge
 
 pytestmark = [pytest.mark.anyio, pytest.mark.integration]
 
