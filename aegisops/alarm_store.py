@@ -23,7 +23,7 @@ from aegisops.alarms import journal, lifecycle
 from aegisops.alarms.lifecycle import Alarm
 from aegisops.errors import Conflict, ServiceUnavailable
 from aegisops.names import AlarmState, Transition
-from aegisops.online_store import Client, connect_async, translated
+from aegisops.online_store import Client, connect, connect_async, translated
 from aegisops.settings import RedisSettings
 
 KEPT_RAISES = 10_000
@@ -61,6 +61,24 @@ class Signal:
     detail: str
     at: float
     """Unix seconds."""
+
+
+class SignalBoard:
+    """The word of a part that has no event loop; see `AlarmStore.tell`."""
+
+    def __init__(self, client: Client) -> None:
+        """`client`: a blocking one."""
+        self._redis = client
+
+    @classmethod
+    def from_settings(cls, settings: RedisSettings) -> SignalBoard:
+        """Board at the configured address; nothing is sent yet."""
+        return cls(connect(settings))
+
+    def tell(self, signal: Signal) -> None:
+        """One part's word; it counts for SIGNAL_SECONDS."""
+        with translated():
+            self._redis.hset(names.ALARM_SIGNALS_KEY, *_signal(signal))
 
 
 class AlarmStore:
@@ -231,11 +249,8 @@ class AlarmStore:
 
     async def tell(self, signal: Signal) -> None:
         """One part's word; it counts for SIGNAL_SECONDS."""
-        content = {"is_on": signal.is_on, "detail": signal.detail, "at": signal.at}
         with translated():
-            await self._redis.hset(
-                names.ALARM_SIGNALS_KEY, f"{signal.name} {signal.source}", orjson.dumps(content)
-            )
+            await self._redis.hset(names.ALARM_SIGNALS_KEY, *_signal(signal))
 
     async def signals(self, now: float) -> list[Signal]:
         """What parts said within the last SIGNAL_SECONDS; older words are dropped."""
@@ -272,6 +287,11 @@ class AlarmStore:
 
 
 _RESTORE_MS = 30_000
+
+
+def _signal(signal: Signal) -> tuple[str, bytes]:
+    content = {"is_on": signal.is_on, "detail": signal.detail, "at": signal.at}
+    return f"{signal.name} {signal.source}", orjson.dumps(content)
 
 
 def lifecycle_bytes(alarm: Alarm) -> bytes:

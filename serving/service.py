@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from aegisops.alarm_store import AlarmStore
+from aegisops.alarm_store import AlarmStore, Signal
 from aegisops.alarms.master import MasterDatabase
 from aegisops.errors import AegisError, ServiceUnavailable
 from aegisops.idempotency import IdempotencyKeys
@@ -68,6 +68,9 @@ log = logging.getLogger(__name__)
 PUMP_SECONDS = 0.02
 PREPARE_SECONDS = 1.0
 SHADOW_SECONDS = 0.1
+SIGNAL_SECONDS = 5.0
+SPOOL_ALARM_SHARE = 0.5
+"""From this share of its capacity on, a filling spool is an alarm."""
 SIGN_IN_SECONDS = 1.0
 DRAIN_SECONDS = 5.0
 
@@ -114,6 +117,7 @@ class Service:
             asyncio.create_task(self._follow_models(), name="model slots"),
             asyncio.create_task(self._pump(), name="outbox"),
             asyncio.create_task(self._hand_over_shadows(), name="shadow"),
+            asyncio.create_task(self._tell_alarm_engine(), name="signals"),
             asyncio.create_task(self.latest.run(), name="latest answers"),
             asyncio.create_task(self._follow_sign_in(), name="sign-in"),
             asyncio.create_task(self.delivery.run(), name="work orders"),
@@ -173,6 +177,22 @@ class Service:
             if self.sign_in is not None and self.sign_in.is_due:
                 await asyncio.to_thread(self.sign_in.refresh)
             await asyncio.sleep(SIGN_IN_SECONDS)
+
+    async def _tell_alarm_engine(self) -> None:
+        """What only this process knows and somebody must act on: its spool is filling."""
+        capacity = self.settings.api.outbox_capacity
+        while True:
+            depth = self.outbox.depth
+            is_filling = depth >= SPOOL_ALARM_SHARE * capacity
+            detail = f"{depth} of {capacity} records wait; {self.outbox.failure or 'they go out'}"
+            signal = Signal("spool_filling", self.audit.instance, is_filling, detail, self.clock())
+            try:
+                await self.alarms.store.tell(signal)
+            except ServiceUnavailable:
+                log.debug("the alarm engine was not told: Redis is away")
+            except Exception:
+                log.exception("the alarm engine could not be told")
+            await asyncio.sleep(SIGNAL_SECONDS)
 
     async def _hand_over_shadows(self) -> None:
         while True:

@@ -7,6 +7,8 @@ stay where they are, Kafka keeps the messages, and they are judged anew until it
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import polars as pl
 from prometheus_client import Gauge
 
@@ -24,8 +26,11 @@ class TooManyBad(Retryable):
 class Breaker:
     """Opens when more than a share of a topic's flush is bad, closes with the first that is not."""
 
-    def __init__(self, max_share: float, is_open: Gauge) -> None:
-        """`max_share` 1 never opens. `is_open` is labelled by topic."""
+    def __init__(
+        self, max_share: float, is_open: Gauge, tell: Callable[[str], None] = lambda _: None
+    ) -> None:
+        """`max_share` 1 never opens. `is_open` is labelled by topic. `tell` hears why it opens."""
+        self._tell = tell
         self._max_share = max_share
         self._is_open = is_open
 
@@ -42,6 +47,7 @@ class Breaker:
         )["reason"].drop_nulls()
         most = reasons.value_counts(sort=True).head(_REASONS)
         named = ", ".join(f"{reason} {count:,}" for reason, count in most.iter_rows())
+        self._tell(f"{topic}: {bad:,} of {total:,} records are bad ({named})")
         raise TooManyBad(
             f"ALERT: {bad:,} of {total:,} records of {topic} are bad ({named}); nothing of it is "
             "written until this is put right (class files, fleet, clock, schema registry). If the "

@@ -59,12 +59,13 @@ class LakeSink(BufferedSink):
         incarnations: Mapping[str, str],
         metrics: LakeMetrics,
         max_bad_share: float = 1.0,
+        circuit_opened: Callable[[str], None] = lambda _: None,
         check_topics: Callable[[], None] = lambda: None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         """`incarnations`: topic → cluster and topic id, the topic's identity beyond its name.
 
-        `max_bad_share`: see `Breaker`.
+        `max_bad_share`, `circuit_opened`: see `Breaker`.
         """
         super().__init__(metrics, check_topics)
         self._lake = lake
@@ -73,7 +74,7 @@ class LakeSink(BufferedSink):
         self._limits = limits
         self._ledger = Ledger(lake, incarnations)
         self._metrics: LakeMetrics = metrics
-        self._breaker = Breaker(max_bad_share, metrics.circuit_open)
+        self._breaker = Breaker(max_bad_share, metrics.circuit_open, circuit_opened)
         self._clock = clock
         self._levels: Counters = {}
 

@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import logging
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from functools import partial
 
 from aegisops import names
+from aegisops.alarm_store import Signal, SignalBoard
+from aegisops.errors import ServiceUnavailable
 from aegisops.lake import Lake
 from aegisops.machines import load_classes
 from aegisops.quality import Limits
@@ -49,6 +52,7 @@ def run(settings: Settings) -> None:
         incarnations=known,
         metrics=metrics,
         max_bad_share=settings.stream.max_bad_share,
+        circuit_opened=partial(tell_alarm_engine, settings),
         check_topics=checker(settings.kafka, known),
     )
     StreamApplication(
@@ -61,6 +65,17 @@ def run(settings: Settings) -> None:
         metrics=metrics,
         health=health,
     ).run()
+
+
+def tell_alarm_engine(settings: Settings, detail: str) -> None:
+    """The open circuit is an alarm; that Redis is away must not stop the data."""
+    source = f"{names.LAKE_WRITER_APP}-{settings.stream.instance}"
+    try:
+        SignalBoard.from_settings(settings.redis).tell(
+            Signal("dead_letter_breaker", source, True, detail, time.time())
+        )
+    except ServiceUnavailable as error:
+        log.warning("the alarm engine was not told: %s", error)
 
 
 def limits(settings: Settings) -> Limits:

@@ -16,7 +16,10 @@ import asyncio
 import logging
 import uuid
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import replace
+
+import orjson
 
 from aegisops.alarm_store import AlarmStore, NotActive, Signal
 from aegisops.alarms import lifecycle
@@ -26,7 +29,7 @@ from aegisops.alarms.watch import ClassWatch, Risk, Turn
 from aegisops.errors import Retryable, ServiceUnavailable
 from aegisops.machines import AlarmDefinition, AlarmSource
 from aegisops.machines.durations import US_PER_SECOND
-from aegisops.names import AlarmState, Transition
+from aegisops.names import TELEMETRY_CHANNEL, AlarmState, Transition
 from aegisops.online_store import Machine
 from aegisops.settings import AlarmSettings
 from serving.alarm_engine.metrics import EngineMetrics
@@ -40,6 +43,10 @@ log = logging.getLogger(__name__)
 FLEET_SECONDS = 15.0
 """How often the registrations are read again."""
 NOTIFY_SECONDS = 1.0
+LISTEN_SECONDS = 1.0
+"""Pause before listening again after the connection broke."""
+SWEEP_ROUNDS = 10
+"""Rounds until every machine was read once, announced or not."""
 SWEEP_SECONDS = 5.0
 """How often records without an outbox are looked for; younger ones still have their writer."""
 RESTORE_GRACE_SECONDS = 30.0
@@ -82,6 +89,9 @@ class AlarmEngine:
         self._signals: dict[str, Signal] = {}
         self._first_failure: float | None = None
         self.notifier: Notifier | None = None
+        self._hears = False
+        self._announced: set[str] = set()
+        self._swept = 0
         self._had_model: set[str] = set()
 
     # --- the loop ---------------------------------------------------------------------------------
@@ -93,6 +103,7 @@ class AlarmEngine:
             self._every(self._settings.risk_seconds, "risk", self.ask_risks, retry=5.0),
             self._every(SWEEP_SECONDS, "sweep", self.sweep),
             self._every(NOTIFY_SECONDS, "notify", self.notify),
+            self._every(LISTEN_SECONDS, "listen", self.listen),
         )
 
     async def _every(
@@ -136,7 +147,12 @@ class AlarmEngine:
         with self._metrics.evaluation_seconds.time():
             now = self._now()
             await self._read_fleet()
-            await self._read_features()
+            announced, self._announced = self._announced, set()
+            try:
+                await self._read_features(announced)
+            except BaseException:
+                self._announced |= announced
+                raise
             await self._read_states()
             await self._read_signals()
             await self._write(self._judge(now))
@@ -245,10 +261,12 @@ class AlarmEngine:
         for alarm in self.known.values():
             self._align(alarm)
 
-    async def _read_features(self) -> None:
+    async def _read_features(self, announced: AbstractSet[str]) -> None:
+        self._swept += 1
         for watch in self._watches.values():
-            for begin in range(0, len(watch.machine_ids), READ):
-                ids = watch.machine_ids[begin : begin + READ]
+            due = self._due(watch, announced)
+            for begin in range(0, len(due), READ):
+                ids = due[begin : begin + READ]
                 found = await self._service.store.features_of(ids)
                 for machine_id, vector in found.items():
                     watch.put(
@@ -258,6 +276,31 @@ class AlarmEngine:
                         vector.coverage,
                         vector.feature_set,
                     )
+
+    def _due(self, watch: ClassWatch, announced: AbstractSet[str]) -> list[str]:
+        """Machines to read: the announced ones and the next share of all; all while deaf."""
+        ids = watch.machine_ids
+        if not self._hears or not watch.ts.any():
+            return ids
+        share = -(-len(ids) // SWEEP_ROUNDS)
+        begin = self._swept % SWEEP_ROUNDS * share
+        return sorted(set(ids[begin : begin + share]) | (announced & watch.index.keys()))
+
+    async def listen(self) -> None:
+        """Hear of new features, so that a round reads those and not the whole fleet."""
+        try:
+            async with self._service.stream.listen() as inbox:
+                # What was written before is not announced again: one more round reads everything.
+                heard = await inbox(self._settings.evaluate_seconds)
+                while True:
+                    if heard is not None and heard[0] == TELEMETRY_CHANNEL:
+                        self._announced.update(
+                            row["machine_id"] for row in orjson.loads(heard[1])["machines"]
+                        )
+                    self._hears = True
+                    heard = await inbox(self._settings.evaluate_seconds)
+        finally:
+            self._hears = False
 
     async def _read_states(self) -> None:
         """Take in what people changed since the last round."""

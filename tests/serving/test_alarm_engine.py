@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from aegisops.alarm_store import Signal
 from aegisops.alarms import lifecycle
 from aegisops.alarms.lifecycle import Alarm
 from aegisops.errors import ServiceUnavailable
@@ -20,7 +21,7 @@ from aegisops.settings import Settings
 from serving.alarm_engine.engine import AlarmEngine
 from serving.alarm_engine.metrics import EngineMetrics
 from serving.service import Service, build
-from tests.serving.conftest import SOUND, WORN, Fleet, Recorder
+from tests.serving.conftest import SOUND, WORN, Fleet, Recorder, running
 from tests.serving.test_alarms import journaled
 
 pytestmark = [pytest.mark.anyio, pytest.mark.integration]
@@ -331,7 +332,7 @@ async def test_the_loop_outlives_whatever_a_round_does(settings: Settings, monke
     async with rigged(settings.model_copy(update={"alarms": quick})) as rig:
         calls = 0
 
-        async def stumbles() -> None:
+        async def stumbles(_: object) -> None:
             nonlocal calls
             calls += 1
             raise ZeroDivisionError
@@ -343,3 +344,90 @@ async def test_the_loop_outlives_whatever_a_round_does(settings: Settings, monke
                 await asyncio.sleep(0.005)
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
+
+
+async def test_a_filling_spool_is_an_alarm_that_names_the_process(rig: Rig):
+    store, clock = rig.service.alarms.store, rig.service.clock
+    rig.fleet.add("m", SOUND)
+
+    async def say(*, is_on: bool) -> None:
+        await store.tell(Signal("spool_filling", "api-1", is_on, "90 of 100 records wait", clock()))
+        await rig.engine.evaluate()
+
+    await say(is_on=False)
+    await say(is_on=True)
+    alarm = await rig.alarm(lifecycle.alarm_id("audit_spool_filling", ""))
+    assert alarm is not None
+    assert alarm.state is AlarmState.UNACKNOWLEDGED
+    assert "api-1: 90 of 100" in alarm.detail
+    for _ in range(8):
+        rig.wait(10)
+        await say(is_on=False)
+    assert (await rig.alarm(alarm.alarm_id)).state is AlarmState.RETURNED_UNACKNOWLEDGED
+
+
+async def test_a_refused_bundle_is_an_alarm(rig: Rig, promoted: Path):
+    (promoted / "failure.ubj").write_bytes(b"altered")
+    rig.service.slots.poll()
+    rig.fleet.add("m", SOUND)
+    await rig.rounds(2)
+    alarm = await rig.alarm(lifecycle.alarm_id("model_bundle_refused", ""))
+    assert alarm is not None
+    assert "cnc_spindle" in alarm.detail
+
+
+async def test_a_model_that_went_away_is_an_alarm_and_one_that_never_was_is_none(
+    rig: Rig, settings: Settings, promoted: Path
+):
+    rig.fleet.add("m", SOUND)
+    await rig.rounds(90, 10)
+    missing = lifecycle.alarm_id("model_unavailable", "")
+    assert await rig.alarm(missing) is None
+    rig.service.slots.poll()
+    await rig.rounds(90, 10)
+    assert await rig.alarm(missing) is None
+    (settings.bundles_dir / "cnc_spindle" / "production.json").unlink()
+    rig.service.slots.poll()
+    await rig.rounds(90, 10)
+    assert await rig.state(missing) is AlarmState.UNACKNOWLEDGED
+
+
+async def test_every_api_process_says_how_full_its_spool_is(settings: Settings):
+    api = settings.api.model_copy(update={"outbox_capacity": 1})
+    async with running(settings.model_copy(update={"api": api})) as started:
+        store, said = started.service.alarms.store, []
+        async with asyncio.timeout(10):
+            while not said:
+                said = await store.signals(time.time())
+        assert said[0].name == "spool_filling"
+        assert said[0].source == started.service.audit.instance
+        assert not said[0].is_on
+
+
+async def test_an_engine_that_listens_reads_what_is_announced_and_misses_nothing(rig: Rig):
+    for i in range(30):
+        rig.fleet.add(f"m-{i}", SOUND)
+    await rig.engine.evaluate()
+    listening = asyncio.create_task(rig.engine.listen())
+    async with asyncio.timeout(10):
+        while not rig.engine._hears:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+    client = connect(rig.fleet.settings.redis)
+    rig.fleet.add("m-29", WORN)  # its bell is lost
+    rig.fleet.add("m-28", WORN)
+    client.publish("telemetry", b'{"at":1,"machines":[{"machine_id":"m-28"}]}')
+    async with asyncio.timeout(10):
+        while "m-28" not in rig.engine._announced:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+    client.close()
+    column = rig.engine._watches["cnc_spindle"].machine_class.vector.index("vibration_rms_1h")
+    values = rig.engine._watches["cnc_spindle"].values[:, column]
+    index = rig.engine._watches["cnc_spindle"].index
+    await rig.engine.evaluate()
+    assert values[index["m-28"]] == WORN
+    for _ in range(10):
+        await rig.engine.evaluate()
+    assert values[index["m-29"]] == WORN
+    listening.cancel()
+    await asyncio.gather(listening, return_exceptions=True)
+    assert not rig.engine._hears
