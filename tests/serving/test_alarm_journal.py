@@ -12,8 +12,10 @@ import pytest
 from aegisops.alarms import journal, lifecycle
 from aegisops.alarms.lifecycle import Alarm
 from aegisops.lake import Lake
+from aegisops.names import Outcome
 from aegisops.schemas.tables import ALARM_JOURNAL
 from aegisops.settings import Settings
+from aegisops.warehouse import Warehouse
 from serving import alarm_contract as contract
 from serving.alarm_journal import JournalReader
 from tests.serving.conftest import Running, running
@@ -129,3 +131,22 @@ def test_states_are_what_the_newest_records_say(settings: Settings):
     write(settings, alarms)
     reader = JournalReader(lambda: Lake(settings.lake_root), settings)
     assert reader.states(with_tail=False) == {a.alarm_id: a for a in alarms[2:]}
+
+
+def test_sql_shows_every_occurrence_once_with_who_saw_it_and_what_became_of_it(
+    settings: Settings,
+):
+    first = history("m-0", BEGIN)
+    told = lifecycle.outcome_reported(
+        first[-1], BEGIN + 3_000_000, "ben", Outcome.FALSE_ALARM, "order-1"
+    )
+    again = lifecycle.raised(told, BEGIN + 9_000_000, value=8.0, machine_state="stopped")
+    write(settings, [*first, told, again])
+    write(settings, first, offset=100)
+    rows = Warehouse(settings.lake_root).run("FROM alarm_history ORDER BY occurrence").to_dicts()
+    assert [(r["occurrence"], r["state"], r["outcome"], r["was_hidden"]) for r in rows] == [
+        (1, "normal", "false_alarm", False),
+        (2, "suppressed", None, True),
+    ]
+    assert (rows[0]["acknowledged_by"], rows[0]["seconds_to_acknowledge"]) == ("anna", 1.0)
+    assert (rows[0]["seconds_active"], rows[1]["seconds_active"]) == (2.0, None)
