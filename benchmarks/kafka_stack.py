@@ -91,7 +91,7 @@ class KafkaStack:
             env["AEGIS_CLASSES_DIR"] = str(self.settings.classes_dir)
         pinned = ["taskset", "-c", ",".join(map(str, cores))] if cores else []
         command = [*pinned, sys.executable, "-m", f"streaming.{app}"]
-        self.processes.start(Child(app, command, env, _ok(f"http://127.0.0.1:{port}/readyz")))
+        self.processes.start(Child(app, command, env, answers(f"http://127.0.0.1:{port}/readyz")))
         self.processes.wait_ready(app, 90)
         return psutil.Process(self.processes.pids()[app])
 
@@ -129,7 +129,7 @@ def running(
         )
         env = {"AEGIS_DATA_DIR": str(settings.data_dir), "AEGIS_REGISTRY__URL": url}
         command = [sys.executable, "-m", "aegisops.embedded.schema_registry"]
-        processes.start(Child("registry", command, env, _ok(f"{url}/subjects")))
+        processes.start(Child("registry", command, env, answers(f"{url}/subjects")))
         if redis:
             processes.start(
                 Child(
@@ -171,7 +171,9 @@ def metrics(url: str) -> dict[str, float]:
     return {k: float(v) for k, _, v in (line.rpartition(" ") for line in lines if line[0] != "#")}
 
 
-def _ok(url: str):
+def answers(url: str):
+    """Whether a page is there, to be asked."""
+
     def ask() -> bool:
         try:
             with urlopen(url, timeout=1) as answer:
