@@ -55,6 +55,7 @@ OPS_WORK_ORDERS = "ops/work_orders"
 # --- Dagster assets that are not tables -------------------------------------------------------
 ML_FAILURE_MODEL = "ml/failure_model"
 ML_VALIDATION = "ml/validation"
+ML_SHADOW = "ml/shadow"
 ML_PRODUCTION = "ml/production"
 ML_DRIFT_REPORT = "ml/drift_report"
 ML_PARITY_REPORT = "ml/parity_report"

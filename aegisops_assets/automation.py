@@ -19,7 +19,7 @@ from aegisops.schemas.tables import (
 from aegisops_assets.drift import drift_job, due, retrain_config
 from aegisops_assets.keys import key, size_metadata
 from aegisops_assets.lakehouse import BRONZE, features, hourly, labels, tiles
-from aegisops_assets.models import failure_model, production, training_set, validation
+from aegisops_assets.models import failure_model, production, shadow, training_set, validation
 from aegisops_assets.ops import maintain
 from aegisops_assets.parity import parity_job
 from aegisops_assets.steps.platform import Platform
@@ -29,21 +29,26 @@ build_features = dg.define_asset_job(
     [tiles, features, labels, hourly],
     description="bronze → tiles, features, labels, hourly summaries",
 )
-_RETRAINED = [training_set, failure_model, validation, production]
+_RETRAINED = [training_set, failure_model, validation, shadow, production]
 train_and_promote = dg.define_asset_job(
     "train_and_promote",
     _RETRAINED,
-    description="features and labels → a validated model in production",
+    description="features and labels → a validated model in the shadow, or the first in production",
 )
 everything = dg.define_asset_job(
     "everything",
-    [tiles, features, labels, hourly, training_set, failure_model, validation, production],
+    [tiles, features, labels, hourly, *_RETRAINED],
     description="the whole way, from bronze to a promoted model",
 )
 check_bronze = dg.define_asset_job(
     "check_bronze",
     dg.AssetSelection.checks_for_assets(*(key(table.name) for table in BRONZE)),
     description="the declared rules of the bronze tables, on what arrived since the last time",
+)
+review_shadow = dg.define_asset_job(
+    "review_shadow",
+    [production],
+    description="promotes or refuses the shadow once enough served vectors were scored by both",
 )
 JOBS = (
     build_features,
@@ -52,6 +57,7 @@ JOBS = (
     check_bronze,
     drift_job,
     parity_job,
+    review_shadow,
     maintain,
 )
 
@@ -132,6 +138,14 @@ def drift_retrain(
     asked |= {name: at.isoformat() for name, (_, at) in wanted.items()}
     return dg.SensorResult(run_requests=[request], cursor=json.dumps(asked))
 
+
+hourly_review = dg.ScheduleDefinition(
+    name="hourly_review",
+    job=review_shadow,
+    cron_schedule="40 * * * *",
+    execution_timezone="UTC",
+    description="Looks at what production and shadow said of the same served vectors.",
+)
 
 nightly = dg.ScheduleDefinition(
     name="nightly",

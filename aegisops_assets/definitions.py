@@ -15,6 +15,7 @@ ASSETS: tuple[dg.AssetSpec | dg.AssetsDefinition, ...] = (
     models.training_set,
     models.failure_model,
     models.validation,
+    models.shadow,
     models.production,
     drift.drift_report,
     parity.parity_report,
@@ -40,6 +41,7 @@ def build_definitions(
         sensors=[automation.bronze_changes, automation.drift_retrain],
         schedules=[
             automation.nightly,
+            automation.hourly_review,
             automation.bronze_checks_hourly,
             drift.drift_nightly,
             parity.parity_nightly,

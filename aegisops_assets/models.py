@@ -138,8 +138,39 @@ def validation(
 
 
 @dg.asset(
-    key=key(names.ML_PRODUCTION),
+    key=key(names.ML_SHADOW),
     deps=[key(names.ML_VALIDATION)],
+    group_name="ml",
+    kinds={"mlflow"},
+    owners=OWNERS,
+    description="The model that scores beside production without a say: a validated candidate, "
+    "until enough served vectors were scored by both. The first model of a class needs none.",
+    code_version="1",
+)
+def shadow(
+    context: dg.AssetExecutionContext,
+    config: ModelSelection,
+    platform: dg.ResourceParam[Platform],
+) -> dg.MaterializeResult[Any]:
+    """Move the alias, record why."""
+    from aegisops_assets.steps import shadow as step
+
+    made = step.place(
+        platform, decided_by=f"dagster run {context.run.run_id}", classes=config.classes
+    )
+    return dg.MaterializeResult(
+        metadata={
+            s.machine_class: dg.MetadataValue.json(
+                {"version": s.version, "action": s.action, "why": s.why}
+            )
+            for s in made
+        }
+    )
+
+
+@dg.asset(
+    key=key(names.ML_PRODUCTION),
+    deps=[key(names.ML_SHADOW)],
     group_name="ml",
     kinds={"mlflow"},
     owners=OWNERS,
@@ -148,7 +179,7 @@ def validation(
         dg.AssetCheckSpec(
             "promoted",
             asset=key(names.ML_PRODUCTION),
-            description="every candidate was promoted; a refusal is recorded with its reason",
+            description="no model was refused; a refusal is recorded with its reason",
         )
     ],
     code_version="1",
@@ -171,18 +202,20 @@ def production(
                     "version": d.model_version,
                     "digest": d.digest,
                     "promoted": d.promoted,
+                    "is_waiting": d.is_waiting,
                     "reason": d.reason,
                 }
             )
             for d in made
         }
     )
-    refused = [d for d in made if not d.promoted]
+    refused = [d for d in made if not d.promoted and not d.is_waiting]
     yield dg.AssetCheckResult(
         check_name="promoted",
         passed=not refused,
         severity=dg.AssetCheckSeverity.ERROR,
-        description="; ".join(f"{d.machine_class}: {d.reason}" for d in refused) or "promoted",
+        description="; ".join(f"{d.machine_class}: {d.reason}" for d in refused)
+        or "; ".join(f"{d.machine_class}: {d.reason}" for d in made),
     )
 
 

@@ -18,6 +18,7 @@ from aegisops import thresholds
 from aegisops.errors import BadInput
 from aegisops.machines import MachineClass, parse_duration
 from aegisops.modelling import baselines
+from aegisops.modelling.fitting import Recipe
 from aegisops.modelling.labels import label_rows
 from aegisops.modelling.measure import Exam, Json
 from aegisops.modelling.rows import (
@@ -28,9 +29,11 @@ from aegisops.modelling.rows import (
     schedule_inputs,
     without,
 )
+from aegisops.modelling.search import search
 from aegisops.modelling.split import CALIBRATE, TEST, TRAIN, calibration_split, time_split
-from aegisops.modelling.training import Model, Progress, Recipe, fit
+from aegisops.modelling.training import Model, Progress, fit
 
+SEED = 0
 PUBLISHED_SHARE = 0.8
 """The published protocol trains on the first 80 % of time."""
 _BASELINES = {
@@ -46,7 +49,7 @@ class _Study:
     features: pl.DataFrame
     events: pl.DataFrame
     machine_class: MachineClass
-    recipe: Recipe
+    recipe: Recipe | None
     replicates: int
     alerts_per_machine_week: float
 
@@ -72,7 +75,7 @@ def evaluate(
         machine_class: its `horizon` is used by the published protocol and the ablation.
         split_at: µs; a training row's interval ends by then, a test row starts from then.
         horizons: durations as text; `30c` on a cycle clock.
-        recipe: training settings.
+        recipe: training settings; searched for on the training rows of each model when absent.
         replicates: bootstrap draws of machines per interval (95 %).
         alerts_per_machine_week: budget of `recall_at_budget`.
         published_protocol: also train on the first 80 % of time and test on all later rows
@@ -86,9 +89,7 @@ def evaluate(
 
     Raises `BadInput` when a fold is empty or has no failure to learn from.
     """
-    study = _Study(
-        features, events, machine_class, recipe or Recipe(), replicates, alerts_per_machine_week
-    )
+    study = _Study(features, events, machine_class, recipe, replicates, alerts_per_machine_week)
     spans = {text: parse_duration(text) for text in horizons}
     choices = _choices(machine_class)
     total = len(spans) * len(choices) + 2 + (len(choices) if published_protocol else 0)
@@ -140,13 +141,11 @@ def _choices(machine_class: MachineClass) -> dict[str, tuple[str, ...]]:
 
 
 def _fit(study: _Study, rows: pl.DataFrame, horizon: int, inputs: tuple[str, ...]) -> Model:
-    return fit(
-        _training(study, rows, horizon),
-        study.machine_class,
-        horizon=horizon,
-        inputs=inputs,
-        recipe=study.recipe,
-    )
+    train = _training(study, rows, horizon)
+    recipe = study.recipe
+    if recipe is None:
+        recipe = search(train, study.machine_class, inputs=inputs)[0].recipe
+    return fit(train, study.machine_class, horizon=horizon, inputs=inputs, recipe=recipe)
 
 
 def _training(study: _Study, rows: pl.DataFrame, horizon: int) -> pl.DataFrame:
@@ -219,7 +218,7 @@ def _baselines(
     asked = matrix(exam.rows, machine_class, inputs)
     result: Json = {}
     for name, build in _BASELINES.items():
-        baseline = build(data, y, late, study.recipe.seed)
+        baseline = build(data, y, late, SEED)
         result[name] = exam.any_failure(baseline.probability(asked), baseline.threshold)
         del result[name]["reliability"]
     if machine_class.thresholds:
@@ -250,7 +249,7 @@ def _ablation(study: _Study, rows: pl.DataFrame, horizon: int) -> Json:
 
 def _permuted(study: _Study, rows: pl.DataFrame, horizon: int) -> Json:
     """Trained on shuffled labels a model must score at chance; more would be a leak."""
-    random = np.random.default_rng(study.recipe.seed)
+    random = np.random.default_rng(SEED)
     order = random.permutation(rows.filter(pl.col("fold") == TRAIN).height)
     columns = ["label", "failure_modes", "hours_to_failure"]
     train = rows.filter(pl.col("fold") == TRAIN)

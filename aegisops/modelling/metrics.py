@@ -188,14 +188,31 @@ def budget_threshold(timeline: Timeline, p: Floats, alerts_per_machine_week: flo
     return float(levels[low]) if low < len(levels) else float(np.nextafter(levels[-1], np.inf))
 
 
+def false_alert_threshold(timeline: Timeline, p: Floats, allowed: float) -> float:
+    """Lowest value of `p` from which on at most `allowed` alerts are false."""
+    levels = np.unique(p)
+    low, high = 0, len(levels)  # levels[high:] keeps within what is allowed
+    while low < high:
+        middle = (low + high) // 2
+        if false_alerts(timeline, p, float(levels[middle])) <= allowed:
+            high = middle
+        else:
+            low = middle + 1
+    return float(levels[min(low, len(levels) - 1)])
+
+
 def false_alerts(timeline: Timeline, p: Floats, threshold: float) -> int:
     """Alerts with no failure of their machine within the horizon after them."""
-    count = 0
-    for i in alerts(timeline, p, threshold).tolist():
-        ahead = timeline.failure_ts[timeline.failure_machine == timeline.machine[i]]
-        ahead = ahead - timeline.ts[i]
-        count += not bool(((ahead > 0) & (ahead <= timeline.horizon)).any())
-    return count
+    raised = alerts(timeline, p, threshold)
+    # One sorted axis for all machines: no failure is later than the next machine's beginning.
+    first = int(timeline.ts.min())
+    last = max(int(timeline.ts.max()), int(timeline.failure_ts.max(initial=first)))
+    span = last - first + 2 * timeline.horizon
+    failed = np.sort(timeline.failure_machine * span + timeline.failure_ts - first)
+    at = timeline.machine[raised] * span + timeline.ts[raised] - first
+    following = np.searchsorted(failed, at, side="right")
+    ahead = np.append(failed, np.iinfo(np.int64).max)[following] - at
+    return int((ahead > timeline.horizon).sum())
 
 
 def machine_weights(machine: Ints, replicates: int, seed: int) -> Floats:

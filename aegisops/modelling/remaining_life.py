@@ -13,6 +13,7 @@ be given, the model says nothing.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -89,12 +90,13 @@ def fit(
     machine_class: MachineClass,
     *,
     horizon: int | None = None,
+    ignored: Sequence[str] = (),
     seed: int = 0,
     threads: int = 1,
 ) -> LifeModel | None:
     """Fit on the folds `train` and `calibrate`; other folds are not looked at.
 
-    None when too few failures are known for any interval.
+    `ignored` are inputs no tree may ask for. None when too few failures are known for any interval.
     """
     rows = rows.filter(pl.col("fold").is_in([TRAIN, CALIBRATE])).sort("machine_id", "ts")
     rows = rows.gather_every(-(-rows.height // MOST_ROWS)) if rows.height else rows
@@ -104,6 +106,8 @@ def fit(
         return None
     data = matrix(rows, machine_class)
     names = list(machine_class.vector)
+    # A column without a value offers no split, so what is in it later does not matter.
+    data[:, [names.index(name) for name in ignored]] = np.nan
     groups = machine_groups(rows["machine_id"], GROUPS, seed)
     unseen = np.full(len(data), np.nan)
     for group in range(GROUPS):
@@ -227,10 +231,10 @@ def _booster(data: Matrix, known: Lives, names: list[str], seed: int, threads: i
         "aft_loss_distribution": "normal",
         "aft_loss_distribution_scale": 1.0,
         "tree_method": "hist",
-        "max_depth": 3,
+        "max_depth": 4,
         "learning_rate": 0.15,
         "subsample": 0.7,
-        "colsample_bynode": 0.5,
+        "colsample_bynode": 0.8,
         "min_child_weight": 5.0,
         "seed": seed,
         "nthread": threads,

@@ -114,6 +114,11 @@ def schedule_inputs(machine_class: MachineClass) -> tuple[str, ...]:
     )
 
 
+def total_inputs(machine_class: MachineClass) -> tuple[str, ...]:
+    """Inputs that add up over a machine's whole life."""
+    return tuple(s.name for s in machine_class.features if s.statistic is Statistic.CUMULATIVE)
+
+
 def without(machine_class: MachineClass, inputs: Sequence[str]) -> tuple[str, ...]:
     """The class's vector less some inputs."""
     return tuple(name for name in machine_class.vector if name not in set(inputs))

@@ -9,16 +9,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import polars as pl
 import xgboost as xgb
 
 from aegisops.machines import MachineClass
 from aegisops.modelling import calibration, metrics
 from aegisops.modelling.calibration import Calibration
+from aegisops.modelling.fitting import Fitter, Labels, Recipe
+from aegisops.modelling.measure import Exam
 from aegisops.modelling.rows import (
     Floats,
     Matrix,
@@ -31,7 +31,6 @@ from aegisops.modelling.rows import (
 from aegisops.modelling.split import CALIBRATE, TRAIN, machine_groups
 from aegisops.scoring import margins
 
-Labels = npt.NDArray[Any]
 Progress = Callable[[str, float], None]
 """Called with what is being done and the share done, 0 to 1."""
 
@@ -40,57 +39,10 @@ CROSS_FIT_BELOW = 50
 CROSS_FIT_GROUPS = 4
 MANY_ROWS = 200_000
 """From here on the default recipe uses two threads."""
-ROUND_SHARES = (0.4, 0.6, 0.8, 1.0)
-"""Shares of the recipe's trees that cross-fitting chooses from."""
+FALSE_ALERT_EVERY = 30
+"""Horizons a machine runs, on average, between two false alerts at `high`: a month of days."""
 HIGH_CEILING = 0.9
 """`high` never asks for more certainty than this."""
-
-
-@dataclass(frozen=True, slots=True)
-class Recipe:
-    """Settings of one training; equal recipe, rows and version of xgboost give equal bytes."""
-
-    rounds: int = 25
-    """Boosting rounds of `parallel_trees` trees; 200 trees cost serving about 0.3 ms a row."""
-    parallel_trees: int = 8
-    """Small forests instead of single trees: with tens of failures, averaging beats boosting on
-    (PR-AUC on unseen machines .60 against .56 of the Azure rows at 24 h without errors)."""
-    min_rounds: int = 10
-    """Early stopping on few failures is noisy; it may not stop before this."""
-    early_stopping: int = 8
-    mode_rounds: int = 25
-    mode_parallel_trees: int = 2
-    max_depth: int = 3
-    learning_rate: float = 0.25
-    subsample: float = 0.7
-    columns: float = 0.3
-    min_child_weight: float = 5.0
-    reg_lambda: float = 1.0
-    positive_weight: float = 1.0
-    """Weight of a row before a failure; calibration makes up for it."""
-    seed: int = 0
-    threads: int = 1
-    """Never the number of cores: sums in another order give other bytes. On small data and a busy
-    box, threads that wait for each other made a fit ten times slower."""
-
-    def parameters(self) -> dict[str, Any]:
-        """Booster parameters."""
-        return {
-            "objective": "binary:logistic",
-            "eval_metric": "logloss",
-            "tree_method": "hist",
-            "max_depth": self.max_depth,
-            "learning_rate": self.learning_rate,
-            "subsample": self.subsample,
-            "colsample_bynode": self.columns,
-            "min_child_weight": self.min_child_weight,
-            "reg_lambda": self.reg_lambda,
-            "num_parallel_tree": self.parallel_trees,
-            "scale_pos_weight": self.positive_weight,
-            "seed": self.seed,
-            "nthread": self.threads,
-            "verbosity": 0,
-        }
 
 
 @dataclass(frozen=True)
@@ -144,11 +96,12 @@ def fit(
     """
     names = tuple(inputs or machine_class.vector)
     rows = rows.filter(pl.col("fold").is_in([TRAIN, CALIBRATE])).sort("machine_id", "ts")
+    horizon_ = machine_class.horizon if horizon is None else horizon
     recipe = recipe or Recipe(threads=1 if rows.height < MANY_ROWS else 2)
     late = (rows["fold"] == CALIBRATE).to_numpy()
     data, y = matrix(rows, machine_class, names), outcomes(rows)
     progress("choosing the number of trees and calibrating", 0.05)
-    fitter = _Fitter(data, names, recipe)
+    fitter = Fitter(data, names, recipe)
     failed = pl.DataFrame(
         {"machine_id": rows["machine_id"], "t": failure_times(rows, machine_class), "late": late}
     ).filter(pl.col("t") >= 0)
@@ -177,7 +130,7 @@ def fit(
     progress("fitted", 1.0)
     return Model(
         machine_class=machine_class,
-        horizon=machine_class.horizon if horizon is None else horizon,
+        horizon=horizon_,
         inputs=names,
         recipe=recipe,
         rounds=rounds,
@@ -186,9 +139,9 @@ def fit(
         mode_booster=mode_booster,
         calibration=curve,
         calibrated_on="calibrate_fold" if groups is None else "cross_fitted",
-        thresholds=_thresholds(y[use], probability, machine_class),
+        thresholds=_thresholds(rows.filter(use), horizon_, probability, machine_class),
         mode_thresholds=mode_thresholds,
-        normals=_normals(rows, data, names, horizon or machine_class.horizon, machine_class),
+        normals=_normals(rows, data, names, horizon_, machine_class),
         training={
             "rows": float(len(y)),
             "positive_rows": float(y.sum()),
@@ -200,77 +153,6 @@ def fit(
     )
 
 
-@dataclass(frozen=True, slots=True)
-class _Fitter:
-    """The training matrix and how boosters are fitted on parts of it."""
-
-    data: Matrix
-    names: tuple[str, ...]
-    recipe: Recipe
-
-    def fit(self, y: Labels, where: Labels | slice, rounds: int) -> xgb.Booster:
-        matrix_ = self._dmatrix(y, where)
-        parameters = self.recipe.parameters()
-        if y.ndim > 1:
-            parameters["num_parallel_tree"] = self.recipe.mode_parallel_trees
-        return xgb.train(parameters, matrix_, rounds)
-
-    def early_stopped(self, y: Labels, late: Labels) -> tuple[int, Floats]:
-        """The number of trees the late rows like best, and their margins by that many."""
-        recipe = self.recipe
-        booster = xgb.train(
-            recipe.parameters(),
-            self._dmatrix(y, ~late),
-            recipe.rounds,
-            evals=[(self._dmatrix(y, late), "late")],
-            early_stopping_rounds=recipe.early_stopping,
-            verbose_eval=False,
-        )
-        rounds = min(max(int(booster.best_iteration) + 1, recipe.min_rounds), recipe.rounds)
-        return rounds, self.margins(booster, late, min(rounds, booster.num_boosted_rounds()))
-
-    def cross_fitted(self, y: Labels, groups: Labels) -> tuple[int, Floats]:
-        """The number of trees with the best PR-AUC on unseen machines, and margins [n] by them.
-
-        Log loss would stop earlier: on unseen machines it punishes confidence, which calibration
-        mends, while the ranking still improves.
-        """
-        choices = sorted({max(1, round(share * self.recipe.rounds)) for share in ROUND_SHARES})
-        unseen = self.unseen_margins(y, groups, choices)
-        quality = [metrics.average_precision(y, margin) for margin in unseen]
-        best = int(np.argmax(quality))
-        return choices[best], unseen[best]
-
-    def unseen_margins(
-        self, y: Labels, groups: Labels, rounds: Sequence[int]
-    ) -> tuple[Floats, ...]:
-        """Margins like `y` per number of trees; each row's booster saw no row of its machine."""
-        scored = tuple(np.zeros(y.shape) for _ in rounds)
-        for group in np.unique(groups):
-            held = groups == group
-            booster = self.fit(y, ~held, max(rounds))
-            for margin, trees in zip(scored, rounds, strict=True):
-                margin[held] = self.margins(booster, held, trees).reshape(margin[held].shape)
-        return scored
-
-    def margins(self, booster: xgb.Booster, where: Labels, rounds: int) -> Floats:
-        raw = booster.inplace_predict(
-            self.data[where],
-            predict_type="margin",
-            validate_features=False,
-            iteration_range=(0, rounds),
-        )
-        return np.asarray(raw, dtype=np.float64)
-
-    def _dmatrix(self, y: Labels, where: Labels | slice) -> xgb.DMatrix:
-        return xgb.DMatrix(
-            self.data[where],
-            y[where],
-            feature_names=list(self.names),
-            nthread=self.recipe.threads,
-        )
-
-
 def _learnable_modes(rows: pl.DataFrame, machine_class: MachineClass) -> tuple[str, ...]:
     """Declared modes that occur; a mode without an example cannot be learned."""
     seen = set(rows["failure_modes"].explode(empty_as_null=True).drop_nulls().to_list())
@@ -278,7 +160,7 @@ def _learnable_modes(rows: pl.DataFrame, machine_class: MachineClass) -> tuple[s
 
 
 def _mode_thresholds(
-    fitter: _Fitter, y: Labels, late: Labels, groups: Labels | None, modes: Sequence[str]
+    fitter: Fitter, y: Labels, late: Labels, groups: Labels | None, modes: Sequence[str]
 ) -> dict[str, float]:
     """Per mode the probability with the best F1 on rows its booster has not seen."""
     rounds = fitter.recipe.mode_rounds
@@ -294,10 +176,19 @@ def _mode_thresholds(
     }
 
 
-def _thresholds(y: Labels, probability: Floats, machine_class: MachineClass) -> dict[str, float]:
+def _thresholds(
+    rows: pl.DataFrame, horizon: int, probability: Floats, machine_class: MachineClass
+) -> dict[str, float]:
+    """From costs, from a budget of false alerts, and from F1; on rows the boosters had not seen."""
     elevated = calibration.cost_threshold(machine_class.costs)
-    f1 = metrics.best_f1_threshold(y, probability)
-    return {"elevated": elevated, "high": max(elevated, min(f1, HIGH_CEILING)), "f1": f1}
+    line = Exam(rows, machine_class, horizon).timeline
+    allowed = len(line.ts) * line.step / (FALSE_ALERT_EVERY * horizon)
+    budget = metrics.false_alert_threshold(line, probability, allowed)
+    return {
+        "elevated": elevated,
+        "high": max(elevated, min(budget, HIGH_CEILING)),
+        "f1": metrics.best_f1_threshold(outcomes(rows), probability),
+    }
 
 
 def _normals(

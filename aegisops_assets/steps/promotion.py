@@ -1,4 +1,9 @@
-"""Candidate → production, as a recorded decision. Trusts no earlier step: verifies again itself."""
+"""Candidate or shadow → production, as a recorded decision. Trusts no earlier step.
+
+The first model of a class is promoted as a candidate. Where a production model answers, the shadow
+is: when it has scored enough served vectors beside it and nothing speaks against it. Until then it
+waits, and nothing is recorded. A person's wish does not wait for the shadow; the record says so.
+"""
 
 from __future__ import annotations
 
@@ -11,9 +16,11 @@ from aegisops import releases, signing
 from aegisops.errors import AegisError
 from aegisops.names import Alias, Verdict, pointer_file
 from aegisops.registry import Version
-from aegisops.releases import bundle_version
+from aegisops.releases import Pointer, bundle_version
+from aegisops.shadow_comparison import Comparison, compare_models
 from aegisops_assets.steps import validation
 from aegisops_assets.steps.platform import Fleet, Platform
+from aegisops_assets.steps.shadow import comparable_production
 
 POINTER = pointer_file(Alias.PRODUCTION)
 
@@ -27,6 +34,8 @@ class Decision:
     digest: str
     promoted: bool
     reason: str
+    is_waiting: bool = False
+    """Neither promoted nor refused: the shadow has not scored enough yet."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,27 +61,59 @@ def promote(
     known = platform.releases()
     for fleet in platform.fleets(classes):
         name = fleet.machine_class.name
-        if wish is not None and wish.version:
-            candidate: Version | None = known.find(name, wish.version)
-        else:
-            candidate = platform.registry.by_alias(name, Alias.CANDIDATE)
-        if candidate is None:
+        model = _model(platform, known, name, wish)
+        if model is None:
             continue
-        bundle = platform.bundle_dir(name, bundle_version(candidate))
+        version = bundle_version(model)
+        bundle = platform.bundle_dir(name, version)
         serving = known.pointer(name, Alias.PRODUCTION)
-        if serving is not None and serving.digest == candidate.digest and _valid(platform, bundle):
-            made.append(
-                Decision(name, bundle.parent.name, candidate.digest, True, "already in production")
-            )
+        if serving is not None and serving.digest == model.digest and _valid(platform, bundle):
+            made.append(Decision(name, version, model.digest, True, "already in production"))
             continue
-        decision = _decide(platform, fleet, bundle, candidate, wish)
-        _carry_out(known, decision, bundle, decided_by)
+        production = comparable_production(platform, known, fleet)
+        comparison = None
+        if production is not None and wish is None and _valid(platform, bundle):
+            comparison = _comparison(known, fleet, production, model)
+            if comparison is None or not comparison.is_enough:
+                why = "not in the shadow" if comparison is None else comparison.told
+                made.append(Decision(name, version, model.digest, False, why, is_waiting=True))
+                continue
+        decision = _decide(platform, fleet, bundle, model, wish=wish, comparison=comparison)
+        _carry_out(known, decision, bundle, decided_by, comparison)
         made.append(decision)
     return made
 
 
+def _model(
+    platform: Platform, known: releases.Releases, name: str, wish: Wish | None
+) -> Version | None:
+    """What is decided about: what a person named, else the shadow, else the candidate."""
+    if wish is not None and wish.version:
+        return known.find(name, wish.version)
+    shadow = known.pointer(name, Alias.SHADOW)
+    if wish is None and shadow is not None:
+        return known.find(name, shadow.version)
+    return platform.registry.by_alias(name, Alias.CANDIDATE)
+
+
+def _comparison(
+    known: releases.Releases, fleet: Fleet, production: Pointer, model: Version
+) -> Comparison | None:
+    """What is logged of the shadow beside production; None for a model that is no shadow."""
+    shadow = known.pointer(fleet.machine_class.name, Alias.SHADOW)
+    if shadow is None or shadow.digest != model.digest:
+        return None
+    return compare_models(known, fleet.machine_class, production, shadow)
+
+
 def _decide(
-    platform: Platform, fleet: Fleet, bundle: Path, candidate: Version, wish: Wish | None
+    platform: Platform,
+    fleet: Fleet,
+    bundle: Path,
+    candidate: Version,
+    *,
+    wish: Wish | None,
+    comparison: Comparison | None,
 ) -> Decision:
     """Examines the candidate again: the evidence file is not signed, so it is not believed."""
     name = fleet.machine_class.name
@@ -99,9 +140,13 @@ def _decide(
         )
     again = validation.examine(platform, fleet, bundle, digest)
     failed = [check for check in (*evidence.checks, *again.checks) if not check.passed]
-    if failed:
-        return decision(False, *(f"{check.name}: {check.why}" for check in failed))
-    return decision(True, *(check.why for check in again.checks))
+    objections = [] if comparison is None else comparison.objections
+    if failed or objections:
+        return decision(False, *(f"{check.name}: {check.why}" for check in failed), *objections)
+    if comparison is not None:
+        return decision(True, comparison.told, *(check.why for check in again.checks))
+    skipped = ("not compared in the shadow",) if wish is not None else ()
+    return decision(True, *skipped, *(check.why for check in again.checks))
 
 
 def _valid(platform: Platform, bundle: Path) -> bool:
@@ -112,11 +157,21 @@ def _valid(platform: Platform, bundle: Path) -> bool:
     return True
 
 
-def _carry_out(known: releases.Releases, decision: Decision, bundle: Path, decided_by: str) -> None:
+def _carry_out(
+    known: releases.Releases,
+    decision: Decision,
+    bundle: Path,
+    decided_by: str,
+    comparison: Comparison | None,
+) -> None:
+    """Record and move; a shadow that was decided about leaves the shadow."""
     try:
-        evidence = json.dumps(asdict(validation.load(bundle)), sort_keys=True)
+        found = asdict(validation.load(bundle))
     except AegisError:
-        evidence = "{}"
+        found = {}
+    if comparison is not None:
+        found["shadow"] = comparison.as_json()
+    evidence = json.dumps(found, sort_keys=True)
     recorded = releases.Decision(
         decision.machine_class,
         decision.model_version,
@@ -130,3 +185,7 @@ def _carry_out(known: releases.Releases, decision: Decision, bundle: Path, decid
         known.promoted(recorded)
     else:
         known.record(recorded)
+    shadow = known.pointer(decision.machine_class, Alias.SHADOW)
+    if shadow is not None and shadow.digest == decision.digest:
+        end = "promoted" if decision.promoted else "refused"
+        known.unshadow(decision.machine_class, decided_by=decided_by, reason=end)

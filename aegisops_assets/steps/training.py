@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,8 +16,10 @@ from aegisops import signing
 from aegisops.machines.model import US_PER_SECOND
 from aegisops.modelling import anomaly, bundle, remaining_life, split, training
 from aegisops.modelling.anomaly import AnomalyModel
+from aegisops.modelling.fitting import Recipe
 from aegisops.modelling.remaining_life import LifeModel
 from aegisops.modelling.rows import labelled
+from aegisops.modelling.search import Trial, search
 from aegisops.modelling.training import Progress
 from aegisops.registry import Version
 from aegisops.schemas.tables import (
@@ -115,7 +117,7 @@ def train(
     platform: Platform,
     *,
     classes: Iterable[str] = (),
-    recipe: training.Recipe | None = None,
+    recipe: Recipe | None = None,
     progress: Progress = lambda *_: None,
 ) -> list[Candidate]:
     """Fit, write, sign and register a candidate per class, with its forest of healthy operation.
@@ -129,12 +131,15 @@ def train(
         if rows.is_empty():
             continue
         horizon = _horizon(platform, fleet)
+        trials = [Trial(recipe, float("nan"))] if recipe else search(rows, fleet.machine_class)
         model = training.fit(
-            rows, fleet.machine_class, horizon=horizon, recipe=recipe, progress=progress
+            rows, fleet.machine_class, horizon=horizon, recipe=trials[0].recipe, progress=progress
         )
         seed = model.recipe.seed
         forest = anomaly.fit(rows, fleet.machine_class, horizon=horizon, seed=seed)
-        life = remaining_life.fit(rows, fleet.machine_class, horizon=horizon, seed=seed)
+        life = remaining_life.fit(
+            rows, fleet.machine_class, horizon=horizon, ignored=model.recipe.ignored, seed=seed
+        )
         newest = datetime.fromtimestamp(int(rows["ts"].to_numpy().max()) // US_PER_SECOND, UTC)
         versions = _data_versions(platform, fleet)
         version = f"{newest:%Y%m%d}-{_fingerprint(rows, model, forest, life, versions)}"
@@ -149,7 +154,11 @@ def train(
             anomaly_model=forest,
             life_model=life,
         )
-        made.append(_register(platform, fleet, folder, digest, model, forest=forest, life=life))
+        made.append(
+            _register(
+                platform, fleet, folder, digest, model, forest=forest, life=life, trials=trials
+            )
+        )
     return made
 
 
@@ -162,6 +171,7 @@ def _register(
     *,
     forest: AnomalyModel | None,
     life: LifeModel | None,
+    trials: Sequence[Trial],
 ) -> Candidate:
     name, keys = fleet.machine_class.name, platform.keys()
     signing.sign(folder, keys.private)
@@ -169,6 +179,7 @@ def _register(
     known = [v for v in platform.registry.history(name) if v.digest == digest]
     registered = known[0] if known else None
     figures = dict(model.training)
+    figures |= {f"recipe_{i}_pr_auc": trial.pr_auc for i, trial in enumerate(trials)}
     if forest is not None:
         figures |= {f"anomaly_{k}": forest.about[k] for k in ("unseen_pr_auc", "unseen_roc_auc")}
     if life is not None:

@@ -7,10 +7,11 @@ import pytest
 from aegisops.machines import MachineClass
 from aegisops.machines.model import US_PER_HOUR
 from aegisops.modelling import anomaly, bundle, remaining_life
+from aegisops.modelling.fitting import Recipe
 from aegisops.modelling.labels import label_rows
 from aegisops.modelling.rows import labelled
 from aegisops.modelling.split import folds
-from aegisops.modelling.training import Recipe, fit
+from aegisops.modelling.training import fit
 
 H = US_PER_HOUR
 HOURS = 400

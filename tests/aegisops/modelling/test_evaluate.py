@@ -5,7 +5,7 @@ import pytest
 
 from aegisops.errors import BadInput
 from aegisops.modelling.evaluate import evaluate
-from aegisops.modelling.training import Recipe
+from aegisops.modelling.fitting import Recipe
 
 H = 3_600_000_000
 QUICK = Recipe(rounds=15, parallel_trees=4, mode_rounds=15)

@@ -7,8 +7,9 @@ import pytest
 from aegisops.errors import Permanent
 from aegisops.machines import Costs
 from aegisops.modelling import bundle, calibration, metrics
+from aegisops.modelling.fitting import Recipe
 from aegisops.modelling.rows import matrix, outcomes
-from aegisops.modelling.training import Recipe, fit
+from aegisops.modelling.training import fit
 from aegisops.scoring import bundle_digest
 
 QUICK = Recipe(rounds=15, parallel_trees=4, mode_rounds=15)
