@@ -27,6 +27,9 @@ ENOUGH_PAIRS = 200
 MOST_ALERTS_FACTOR, MOST_ALERTS_MORE = 2.0, 0.02
 """The shadow may call at most this many times as many vectors elevated as production, plus this
 share of all: what would flood the control room is no better model."""
+FEWEST_FAILED = 3
+"""Machines that failed before outcomes may speak: without failures the model that never warns
+looks best."""
 REPLICATES = 200
 
 
@@ -48,6 +51,7 @@ class Comparison:
     """Pairs whose outcome is known by now."""
     failures_ahead: int
     """Of those, pairs that a failure followed within the horizon."""
+    failed_machines: int
     brier_gain: float | None
     """Production's Brier score minus the shadow's; positive = the shadow is better."""
     brier_gain_low: float | None
@@ -70,11 +74,12 @@ class Comparison:
                     f"it calls {self.shadow_elevated:.1%} of the served vectors elevated, "
                     f"production {self.production_elevated:.1%}"
                 )
-        if self.brier_gain_high is not None and self.brier_gain_high < 0:
+        high = self.brier_gain_high if self.failed_machines >= FEWEST_FAILED else None
+        if high is not None and high < 0:
             found.append(
                 f"on {self.known_outcomes} served vectors with a known outcome production is "
                 f"better: Brier gain {self.brier_gain:+.4f}, its 95 % interval ends at "
-                f"{self.brier_gain_high:+.4f}"
+                f"{high:+.4f}"
             )
         return found
 
@@ -189,6 +194,7 @@ def _outcomes(known: pl.DataFrame) -> dict[str, Any]:
     result: dict[str, Any] = {
         "known_outcomes": known.height,
         "failures_ahead": int(y.sum()),
+        "failed_machines": known.filter(pl.col("label") == 1)["machine_id"].n_unique(),
         "brier_gain": None,
         "brier_gain_low": None,
         "brier_gain_high": None,
@@ -216,4 +222,4 @@ def _rank_correlation(p: Any, q: Any) -> float | None:  # noqa: ANN401 - arrays
     ranks = [pl.Series(x).rank().to_numpy() for x in (p, q)]
     if len(p) < 2 or ranks[0].std() == 0 or ranks[1].std() == 0:  # noqa: PLR2004
         return None
-    return float(np.corrcoef(*ranks)[0, 1])
+    return float(np.corrcoef(ranks[0], ranks[1])[0, 1])

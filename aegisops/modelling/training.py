@@ -41,7 +41,7 @@ MANY_ROWS = 200_000
 """From here on the default recipe uses two threads."""
 FALSE_ALERT_EVERY = 30
 """Horizons a machine runs, on average, between two false alerts at `high`: a month of days."""
-HIGH_CEILING = 0.9
+HIGH_CEILING = 0.75
 """`high` never asks for more certainty than this."""
 
 

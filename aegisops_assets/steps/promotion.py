@@ -8,9 +8,10 @@ waits, and nothing is recorded. A person's wish does not wait for the shadow; th
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from aegisops import releases, signing
 from aegisops.errors import AegisError
@@ -75,7 +76,7 @@ def promote(
         if production is not None and wish is None and _valid(platform, bundle):
             comparison = _comparison(known, fleet, production, model)
             if comparison is None or not comparison.is_enough:
-                why = "not in the shadow" if comparison is None else comparison.told
+                why = _waiting_for(known, name, model) if comparison is None else comparison.told
                 made.append(Decision(name, version, model.digest, False, why, is_waiting=True))
                 continue
         decision = _decide(platform, fleet, bundle, model, wish=wish, comparison=comparison)
@@ -94,6 +95,21 @@ def _model(
     if wish is None and shadow is not None:
         return known.find(name, shadow.version)
     return platform.registry.by_alias(name, Alias.CANDIDATE)
+
+
+def _waiting_for(known: releases.Releases, name: str, model: Version) -> str:
+    """Why a candidate that is no shadow is not considered."""
+    gone = known.rolled_back(name, model.digest)
+    if gone is None:
+        return "not in the shadow"
+    return _rolled_back(gone)
+
+
+def _rolled_back(decision: Mapping[str, Any]) -> str:
+    return (
+        f"rolled back by {decision['decided_by']}: {decision['reason']}; a person may bring it "
+        "back with `aegisops models promote`"
+    )
 
 
 def _comparison(
@@ -133,11 +149,7 @@ def _decide(
         return decision(False, "bundle, registry and evidence are not about the same model")
     rolled_back = platform.releases().rolled_back(name, digest)
     if rolled_back is not None and wish is None:
-        return decision(
-            False,
-            f"rolled back by {rolled_back['decided_by']}: {rolled_back['reason']}; a person may "
-            "bring it back with `aegisops models promote`",
-        )
+        return decision(False, _rolled_back(rolled_back))
     again = validation.examine(platform, fleet, bundle, digest)
     failed = [check for check in (*evidence.checks, *again.checks) if not check.passed]
     objections = [] if comparison is None else comparison.objections
