@@ -23,7 +23,7 @@ export DO_NOT_TRACK := 1
 export MLFLOW_DISABLE_TELEMETRY := true
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-runtime demo kafka test test-kafka test-faults check docs-test bench bench-serving screenshots build test-build lock clean console console-test client stack docs
+.PHONY: help setup setup-runtime demo kafka test test-kafka test-faults check docs-test bench bench-serving bench-batch screenshots build test-build lock clean console console-test client stack docs
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 22
@@ -81,6 +81,9 @@ bench: setup ## one script per claim; results in benchmarks/results
 
 bench-serving: setup ## the serving claims as one table (SOAK=minutes, 0 = without; needs wrk)
 	$(BIN)/python benchmarks/serving_table.py $(SOAK)
+
+bench-batch: setup ## the lakehouse figures as a table
+	$(BIN)/python benchmarks/run.py lakehouse lakehouse_growth
 
 screenshots: setup ## docs/images from a running demo, with headless Chromium
 	$(BIN)/python docs/screenshots.py
