@@ -2,62 +2,26 @@
 
 from __future__ import annotations
 
-import ipaddress
 import re
 import socket
 import ssl
-from datetime import UTC, datetime, timedelta
 
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 
 from aegisops import bus, project_files
 from aegisops.embedded import kafka_server, ports
-from aegisops.embedded.kafka_server import KafkaServer, Login
+from aegisops.embedded.kafka_server import KafkaServer
 from aegisops.errors import ConfigurationError, Permanent, ServiceUnavailable
 from tests.conftest import wait_for_leaders
+from tests.kafka_login import make_login
 
 TOPIC = "kept.v1"
-
-
-def certificate(name, key, issuer, issuer_key, *, is_authority):
-    def named(text):
-        return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, text)])
-
-    now = datetime.now(UTC)
-    addresses = [x509.IPAddress(ipaddress.ip_address(ports.LOOPBACK)), x509.DNSName("localhost")]
-    return (
-        x509.CertificateBuilder()
-        .subject_name(named(name))
-        .issuer_name(named(issuer))
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - timedelta(days=1))
-        .not_valid_after(now + timedelta(days=1))
-        .add_extension(x509.BasicConstraints(is_authority, None), critical=True)
-        .add_extension(x509.SubjectAlternativeName(addresses), critical=False)
-        .sign(issuer_key, hashes.SHA256())
-        .public_bytes(serialization.Encoding.PEM)
-    )
 
 
 @pytest.fixture(scope="module")
 def login(tmp_path_factory):
     """A login whose certificates are signed by an authority made here."""
-    folder = tmp_path_factory.mktemp("certificates")
-    root, node = ec.generate_private_key(ec.SECP256R1()), ec.generate_private_key(ec.SECP256R1())
-    (folder / "ca.pem").write_bytes(certificate("ca", root, "ca", root, is_authority=True))
-    private = node.private_bytes(
-        serialization.Encoding.PEM,
-        serialization.PrivateFormat.PKCS8,
-        serialization.NoEncryption(),
-    )
-    chain = certificate("node", node, "ca", root, is_authority=False)
-    (folder / "node.pem").write_bytes(private + chain)
-    return Login(folder / "node.pem", folder / "ca.pem", "plant", "a-long-secret")
+    return make_login(tmp_path_factory.mktemp("certificates"))
 
 
 @pytest.fixture(scope="module")
