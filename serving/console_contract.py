@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from aegisops.machines import Clock
 from aegisops.names import Outcome, RiskLevel, Rung
+from serving.alarm_contract import AlarmRow
 from serving.contract import Action, DataQuality, MachineId, NormalRange, SensorStatus
 from serving.vectors import Cause
 
@@ -534,6 +535,186 @@ class WorkOrders(BaseModel):
 
     work_orders: list[WorkOrder]
     as_of: datetime
+
+
+# --- models and handover --------------------------------------------------------------------------
+
+
+class ModelDecision(BaseModel):
+    """A recorded decision about a model."""
+
+    decided_at: datetime
+    machine_class: str
+    version: str
+    digest: str
+    decision: str = Field(examples=["promoted"])
+    decided_by: str
+    reason: str
+
+
+class ModelInfo(BaseModel):
+    """A bundle's own words and the last decision about it."""
+
+    version: str
+    digest: str | None
+    trained_at: str | None
+    feature_set: str | None
+    metrics: dict[str, float]
+    promoted_at: datetime | None
+    last_decision: ModelDecision | None
+
+
+class RefusedBundle(BaseModel):
+    """A bundle that was not loaded."""
+
+    version: str
+    reason: str
+
+
+class ShadowComparison(BaseModel):
+    """Scores of the same vectors by the answering model and its shadow, over two weeks."""
+
+    model_config = ConfigDict(populate_by_name=True)
+
+    pairs: int
+    begin: datetime | None = Field(alias="from")
+    end: datetime | None = Field(alias="to")
+    mean_difference: float | None = Field(description="Shadow minus answer.")
+    mean_absolute_difference: float | None
+    correlation: float | None
+    agreement: float | None = Field(description="Share of pairs with the same risk level.")
+
+
+class ClassModels(BaseModel):
+    """The models of one machine class."""
+
+    machine_class: str
+    title: str
+    rung: Rung = Field(description="Who would answer now, given good data.")
+    production: ModelInfo | None
+    refused: RefusedBundle | None
+    shadow: ModelInfo | None
+    candidate: ModelInfo | None = Field(
+        description="Newest bundle that is trained but neither in production nor in the shadow."
+    )
+    shadow_comparison: ShadowComparison | None
+    history: list[ModelDecision] = Field(description="Newest first.")
+
+
+class Models(BaseModel):
+    """Every class."""
+
+    models: list[ClassModels]
+    as_of: datetime
+
+
+class DriftFeature(BaseModel):
+    """One row of a drift report."""
+
+    kind: Literal["data", "prediction", "quality"]
+    feature: str
+    value: float | None = Field(description="Population stability index; 0 = the same.")
+    threshold: float | None
+    drifted: bool
+    verdict: Literal["steady", "drifted", "context", "unknown"]
+    machines: list[str]
+    doubtful_modes: list[str]
+    checked_at: datetime
+    current_from: datetime
+    current_until: datetime
+    reference_rows: int
+    current_rows: int
+    report: str
+
+
+class Drift(BaseModel):
+    """The newest drift report of a class; nulls when there is none."""
+
+    machine_class: str
+    checked_at: datetime | None
+    current_from: datetime | None
+    current_until: datetime | None
+    is_drifting: bool
+    features: list[DriftFeature] = Field(description="Drifted ones first.")
+    has_report: bool
+    as_of: datetime
+
+
+class ReportTicket(BaseModel):
+    """Address of a report's page."""
+
+    url: str
+    expires_at: datetime
+
+
+class AbnormalMachine(BaseModel):
+    """A machine whose last answer is not normal."""
+
+    machine_id: str
+    site: str
+    area: str
+    owner: str | None
+    risk: RiskLevel
+    since: datetime
+    explanation: str
+
+
+class Handover(BaseModel):
+    """What the next shift must know."""
+
+    since: datetime
+    until: datetime
+    new_alarms: list[AlarmRow] = Field(description="Raised since, and not normal.")
+    standing_alarms: list[AlarmRow]
+    advisories: list[AlarmRow]
+    shelved: list[AlarmRow]
+    out_of_service: list[AlarmRow]
+    work_orders: list[WorkOrder] = Field(description="Not closed.")
+    model_changes: list[ModelDecision]
+    abnormal_machines: list[AbnormalMachine]
+    notices: list[str] = Field(description="Parts that could not be told, and why.")
+    as_of: datetime
+
+
+# --- system ---------------------------------------------------------------------------------------
+
+
+class Freshness(BaseModel):
+    """When a stage last had news."""
+
+    stage: str = Field(examples=["lake: bronze/readings"])
+    newest_at: datetime | None
+    age_seconds: float | None
+
+
+class Lag(BaseModel):
+    """Messages that a stream application has not taken yet."""
+
+    app: str
+    topic: str
+    messages: int
+
+
+class SystemStatus(BaseModel):
+    """State of every part. Without a token there is `status: alive` alone."""
+
+    status: Literal["alive", "ok", "degraded"]
+    version: str | None = None
+    uptime_seconds: float | None = None
+    audit_instance: str | None = None
+    dependencies: dict[str, dict[str, Any]] | None = Field(
+        default=None, description="`status` (ok | away) and `detail` by name."
+    )
+    models: list[dict[str, Any]] | None = Field(
+        default=None, description="Rung, version and digest in use by machine class."
+    )
+    freshness: list[Freshness] | None = None
+    lag: list[Lag] | None = Field(
+        default=None, description="As of the last look, at most every 10 s; empty at first."
+    )
+    lag_problem: str | None = None
+    heartbeat_seconds: float | None = None
+    as_of: datetime | None = None
 
 
 BODIES: list[type[BaseModel]] = [WorkOrderRequest, WorkOrderOutcome]

@@ -51,6 +51,9 @@ KINDS: dict[str, Kind] = {
     "unknown-prediction": Kind(
         404, "Unknown prediction", "Check the id; a machine's are at /machines/{id}/predictions."
     ),
+    "unknown-class": Kind(
+        404, "Unknown machine class", "Check the name; GET /api/v1/machine-classes lists them."
+    ),
     "unknown-work-order": Kind(
         404, "Unknown work order", "Check the id; GET /api/v1/work-orders lists them."
     ),

@@ -34,6 +34,7 @@ from aegisops.oidc import Provider
 from aegisops.online_store import AsyncOnlineStore
 from aegisops.settings import Settings
 from aegisops.telemetry_stream import TelemetryStream
+from aegisops.tickets import Tickets
 from aegisops.work_orders import WorkOrderStore
 from serving.alarms import AlarmDesk
 from serving.audit import Audit
@@ -41,6 +42,7 @@ from serving.auth import Authenticator, make_tokens
 from serving.features import FeatureReader
 from serving.feedback import FeedbackBook
 from serving.ladder import Ladder
+from serving.lag import StreamLag
 from serving.lake_features import LakeFeatures
 from serving.lake_reads import LakeReads
 from serving.latest import LatestBook
@@ -99,6 +101,9 @@ class Service:
     lake_reads: LakeReads
     sign_in: Provider | None
     work_orders: WorkOrderDesk
+    tickets: Tickets
+    lag: StreamLag | None
+    """None without Kafka."""
     delivery: Delivery
     authenticator: Authenticator
     metrics: Metrics
@@ -150,6 +155,7 @@ class Service:
         await self.alarms.store.aclose()
         await self.feedback.aclose()
         await self.delivery.aclose()
+        await self.tickets.aclose()
         await self.work_orders.store.aclose()
         self.lake_reads.close()
         self.executor.shutdown(wait=False, cancel_futures=True)
@@ -347,6 +353,10 @@ def build(
         latest=latest,
         sign_in=sign_in,
         lake_reads=lake_reads,
+        tickets=Tickets.from_settings(settings.redis),
+        lag=StreamLag(settings.kafka, time.monotonic)
+        if isinstance(publisher, KafkaPublisher)
+        else None,
         work_orders=work_orders,
         delivery=Delivery(
             work_orders, settings.work_orders, new_instance(), _http_client, time.monotonic

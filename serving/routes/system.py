@@ -2,24 +2,33 @@
 
 from __future__ import annotations
 
-from typing import Any
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
 
 from fastapi import APIRouter, Request
 from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.responses import Response
 
 from aegisops import __version__
+from aegisops.errors import ServiceUnavailable
+from aegisops.machines.model import US_PER_SECOND
 from aegisops.tokens import Role
 from serving.auth import authorise
+from serving.console_contract import SystemStatus
 from serving.model_slot import Loaded, Refusal
+from serving.prediction import iso
+from serving.problem import Problem
 from serving.routes.http import as_json, service_of
 from serving.service import Service
+
+if TYPE_CHECKING:
+    from aegisops.lake import Lake
 
 api = APIRouter(tags=["system"])
 probes = APIRouter(tags=["probes"])
 
 
-@api.get("/system/status", summary="State of every part")
+@api.get("/system/status", summary="State of every part", responses={200: {"model": SystemStatus}})
 async def status(request: Request) -> Response:
     """Without a token only whether the API is alive; for a viewer every dependency and model."""
     if not request.headers.get("authorization"):
@@ -27,12 +36,20 @@ async def status(request: Request) -> Response:
     authorise(request, Role.VIEWER)
     service = service_of(request)
     redis = await service.redis_problem()
-    outbox = service.outbox
+    outbox, now = service.outbox, service.clock()
+    freshness, lake_problem = await _freshness(service, now)
     dependencies = {
         "online_store": _dependency(redis),
         "audit_log": _dependency(outbox.failure)
         | {"waiting": outbox.depth, "capacity": service.settings.api.outbox_capacity},
+        "lake": _dependency(lake_problem),
+        "live_telemetry": _dependency(
+            None if service.telemetry.is_connected else "Redis is not listened to just now"
+        ),
     }
+    if service.sign_in is not None:
+        dependencies["sign_in"] = _dependency(service.sign_in.problem)
+    lag = [] if service.lag is None else service.lag.look()
     is_well = all(d["status"] == "ok" for d in dependencies.values()) and service.healthy
     return as_json(
         {
@@ -42,8 +59,48 @@ async def status(request: Request) -> Response:
             "audit_instance": service.audit.instance,
             "dependencies": dependencies,
             "models": _models(service),
+            "freshness": freshness,
+            "lag": lag,
+            "lag_problem": None if service.lag is None else service.lag.problem,
+            "heartbeat_seconds": service.settings.api.telemetry_heartbeat_seconds,
+            "as_of": iso(round(now * US_PER_SECOND)),
         }
     )
+
+
+async def _freshness(service: Service, now: float) -> tuple[list[dict[str, Any]], str | None]:
+    """When each stage last had news, oldest stage of the data's way first; why not, if not."""
+    problem, found = None, []
+    try:
+        committed = await service.lake_reads.run(_commits)
+        found = [(f"lake: {name}", at) for name, at in committed]
+    except (ServiceUnavailable, Problem) as error:
+        problem = str(error)
+    rows: dict[str, Any] = {}
+    with suppress(ServiceUnavailable):
+        rows = await service.latest.rows()
+    for stage, member in (("features used", "features_at"), ("predictions", "at")):
+        times = [row[member] for row in rows.values() if row[member] is not None]
+        found.append((stage, max(times, default=None)))
+    return [
+        {
+            "stage": stage,
+            "newest_at": None if at is None else iso(at),
+            "age_seconds": None if at is None else round(max(0.0, now - at / US_PER_SECOND), 1),
+        }
+        for stage, at in found
+    ], problem
+
+
+def _commits(lake: Lake) -> list[tuple[str, int | None]]:
+    """Time of the last commit of the tables the console reads, in µs."""
+    from aegisops.schemas.tables import FEATURES, HOURLY, PREDICTIONS, READINGS, TILES
+
+    found: list[tuple[str, int | None]] = []
+    for table in (READINGS, TILES, FEATURES, HOURLY, PREDICTIONS):
+        commits = lake.open(table).history(1) if lake.exists(table) else []
+        found.append((table.name, commits[0]["timestamp"] * 1_000 if commits else None))
+    return found
 
 
 def _dependency(problem: str | None) -> dict[str, Any]:

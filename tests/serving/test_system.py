@@ -113,6 +113,9 @@ async def test_the_reference_page_needs_nothing_from_the_internet(api: Running) 
     assert (await api.client.get("/api/docs/%2e%2e%2fapp.py")).status_code == 404
 
 
+WITHOUT_BODY = ("/replay", "/report-ticket")
+
+
 async def test_every_operation_of_the_contract_has_a_summary_and_every_body_an_example(
     api: Running,
 ) -> None:
@@ -121,7 +124,7 @@ async def test_every_operation_of_the_contract_has_a_summary_and_every_body_an_e
         for method, operation in operations.items():
             assert operation["summary"], (method, path)
             assert operation["description"], (method, path)
-            if method == "post":
+            if method == "post" and not path.endswith(WITHOUT_BODY):
                 schema = operation["requestBody"]["content"]["application/json"]["schema"]
                 model = spec["components"]["schemas"][schema["$ref"].split("/")[-1]]
                 assert model["examples"]
