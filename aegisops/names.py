@@ -74,6 +74,11 @@ ALARMS_CHANNEL = "telemetry:alarms"  # every change of an alarm, with its state'
 TELEMETRY_EPOCH_KEY = "telemetry:epoch"  # another value = Redis was emptied in between
 
 
+def rate_key(subject: str) -> str:
+    """Hash with the token bucket of a principal: `tokens`, `at`."""
+    return f"rate:{subject}"
+
+
 def features_key(machine_id: str) -> str:
     """Hash with the latest feature vector: `v`, `fv`, `ts` and readable fields."""
     return f"feat:{machine_id}"

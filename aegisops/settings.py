@@ -48,6 +48,16 @@ class ApiSettings(BaseModel, frozen=True, extra="forbid"):
     """Whether tokens of `aegisops token` (the key in data_dir/keys) are accepted."""
     issuer: str = "aegisops"
     audience: str = "aegisops-api"
+    token_public_key: Path | None = None
+    """PEM (Ed25519 or RSA) that the product's own tokens are checked with; empty = the development
+    key under data_dir/keys."""
+    tls_certificate: Path | None = None
+    """PEM chain; with `tls_key` the API speaks TLS 1.3 itself."""
+    tls_key: Path | None = None
+    rate_per_second: float = Field(default=2_000.0, gt=0)
+    """Requests a second of one token subject, over all API processes."""
+    rate_burst: int = Field(default=4_000, ge=1)
+    """Requests a subject may send at once after a pause."""
     concurrency: int = 16
     """Requests worked on at once; those that wait for the lake do not count."""
     queue: int = 128

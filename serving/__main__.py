@@ -5,10 +5,6 @@ from __future__ import annotations
 import gc
 import logging
 import sys
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from socket import socket
 
 
 def main() -> int:
@@ -16,11 +12,10 @@ def main() -> int:
     from serving.lean_imports import import_xgboost_alone
 
     import_xgboost_alone()
-    import uvicorn
-
     from aegisops.errors import AegisError
     from aegisops.settings import Settings
     from serving.app import create_app
+    from serving.server import make_server
     from serving.service import build
 
     logging.basicConfig(
@@ -30,39 +25,13 @@ def main() -> int:
     settings = Settings()
     try:
         service = build(settings)
-        app = create_app(service)
+        server = make_server(create_app(service), service)
     except AegisError as error:
         logging.getLogger("serving").critical("cannot start: %s", error)
         return 2
-    config = uvicorn.Config(
-        app,
-        host=settings.api.host,
-        port=settings.api.port,
-        loop="uvloop",
-        http="httptools",
-        # One line per request costs as much as the audit record that says more.
-        access_log=False,
-        server_header=False,
-        proxy_headers=False,  # nobody asks for the caller's address
-        timeout_keep_alive=30,
-        timeout_graceful_shutdown=10,
-        log_config=None,
-        # First messages are small; compressing each frame for each client would cost the fan-out.
-        ws_max_size=64 * 1024,
-        ws_per_message_deflate=False,
-    )
     # What lives now lives until the end: a full collection that walks it costs tens of ms.
     gc.collect()
     gc.freeze()
-    server = uvicorn.Server(config)
-    stop = server.shutdown
-
-    async def shutdown(sockets: list[socket] | None = None) -> None:
-        # uvicorn waits for open answers before it stops the app; streams would never end.
-        service.telemetry.hub.close()
-        await stop(sockets)
-
-    server.shutdown = shutdown  # type: ignore[method-assign]
     server.run()
     return 0 if server.started else 3
 

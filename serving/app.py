@@ -56,6 +56,7 @@ class _Api(FastAPI):
         super().__init__(**options)
         self.state.service = service
         self.state.authenticator = service.authenticator
+        self.state.rates = service.rates
         self.state.console_folder = console.FOLDER
 
     def build_middleware_stack(self) -> ASGIApp:

@@ -21,10 +21,12 @@ from aegisops.tokens import (
     unverified_issuer,
 )
 from serving.problem import Problem
+from serving.rates import Rates
 
 __all__ = ["Admin", "Authenticator", "Engineer", "Operator", "Viewer", "make_verifier", "mint"]
 
 _REMEMBERED = 4_096
+REMEMBER_SECONDS = 60.0
 
 
 class Tokens(Protocol):
@@ -58,14 +60,15 @@ class Authenticator:
     """Checks the Authorization header; remembers tokens that proved valid until they expire.
 
     An Ed25519 check costs about 0.15 ms, a look-up in the memory next to nothing. Only the exact
-    text of a token whose signature was verified is remembered; validity times are looked at anew.
+    text of a token whose signature was verified is remembered; validity times are looked at anew,
+    the signature after REMEMBER_SECONDS, so that a key that was withdrawn opens nothing any more.
     """
 
     def __init__(self, verifier: Tokens, clock: Callable[[], float]) -> None:
         """`clock`: Unix seconds."""
         self._verifier = verifier
         self._clock = clock
-        self._known: dict[str, Principal] = {}
+        self._known: dict[str, tuple[Principal, float]] = {}
 
     def principal(self, header: str | None) -> Principal:
         """The principal of an Authorization header; `Problem` 401 otherwise."""
@@ -74,19 +77,21 @@ class Authenticator:
         scheme, _, token = header.partition(" ")
         if scheme.lower() != "bearer" or not token:
             raise _unauthenticated("The Authorization header is not of the form `Bearer <token>`.")
-        known = self._known.get(token)
-        if known is not None:
-            if known.expires + LEEWAY_SECONDS <= self._clock():
-                del self._known[token]
-                raise _unauthenticated("the token has expired; ask for a new one")
+        known, until = self._known.get(token, (None, 0.0))
+        now = self._clock()
+        if known is not None and known.expires + LEEWAY_SECONDS <= now:
+            del self._known[token]
+            raise _unauthenticated("the token has expired; ask for a new one")
+        if known is not None and now < until:
             return known
+        self._known.pop(token, None)
         try:
             principal = self._verifier.verify(token)
         except InvalidToken as error:
             raise _unauthenticated(str(error)) from None
         if len(self._known) >= _REMEMBERED:
             self._known.pop(next(iter(self._known)))
-        self._known[token] = principal
+        self._known[token] = principal, now + REMEMBER_SECONDS
         return principal
 
 
@@ -94,8 +99,8 @@ def _unauthenticated(detail: str) -> Problem:
     return Problem("unauthenticated", detail, {"WWW-Authenticate": 'Bearer realm="aegisops"'})
 
 
-def authorise(request: Request, role: Role) -> Principal:
-    """The request's principal if it has at least `role`; `Problem` 401 or 403 otherwise."""
+async def authorise(request: Request, role: Role) -> Principal:
+    """The request's principal if it has at least `role`; `Problem` 401, 403 or 429 otherwise."""
     authenticator: Authenticator = request.app.state.authenticator
     principal = authenticator.principal(request.headers.get("authorization"))
     if principal.role < role:
@@ -104,13 +109,17 @@ def authorise(request: Request, role: Role) -> Principal:
             f"This needs the role {role.name.lower()}; yours is {principal.role.name.lower()}.",
             required_role=role.name.lower(),
         )
+    rates: Rates = request.app.state.rates
+    if not await rates.admits(principal.subject):
+        raise Problem(
+            "rate-limited", "This token's subject sends too many requests.", {"Retry-After": "1"}
+        )
     return principal
 
 
 def _needs(role: Role) -> Callable[[Request], Coroutine[Any, Any, Principal]]:
-    # Async although nothing is awaited: FastAPI sends plain functions to a thread.
     async def check(request: Request) -> Principal:
-        return authorise(request, role)
+        return await authorise(request, role)
 
     return check
 
@@ -128,6 +137,6 @@ def make_tokens(settings: Settings, provider: Provider | None) -> Tokens:
 
 
 def make_verifier(settings: Settings) -> Verifier:
-    """The verifier of the configured issuer and audience with the key in `settings.keys_dir`."""
-    _, public = ensure_keys(settings.keys_dir)
+    """The verifier of the configured issuer, audience and key; by default the development key."""
+    public = settings.api.token_public_key or ensure_keys(settings.keys_dir)[1]
     return Verifier({"": load_verifying_key(public)}, settings.api.issuer, settings.api.audience)

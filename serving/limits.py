@@ -23,6 +23,8 @@ from serving.problem import Problem
 LIMITED = "/api/v1/"
 STANDING_SECONDS = 0.1
 TARGET_SECONDS = 0.005
+HELD_BODIES = 128 * 1024 * 1024
+"""Bytes of bodies held at once, of all requests together."""
 
 
 class Limits:
@@ -34,9 +36,10 @@ class Limits:
         queue: requests that may wait for a place; the next one gets 429.
         max_wait_seconds: longest wait in the queue; then 429 too.
         max_body: bytes of a request body; more gets 413.
+        body_seconds: longest time a body may take from the head on; then 408.
         unlimited: paths that are never queued because their answer does not end by itself; they
             bring limits of their own.
-        refused: called with the reason (`overloaded`, `too_large`) at each refusal.
+        refused: called with the reason (`overloaded`, `too_large`, `request_timeout`) each time.
     """
 
     def __init__(
@@ -47,6 +50,7 @@ class Limits:
         queue: int,
         max_wait_seconds: float = 1.0,
         max_body: int = 4 * 1024 * 1024,
+        body_seconds: float = 10.0,
         unlimited: frozenset[str] = frozenset(),
         refused: Callable[[str], None] = lambda _: None,
     ) -> None:
@@ -58,6 +62,8 @@ class Limits:
         self._unlimited = unlimited
         self._refused = refused
         self._busy = 0
+        self._held = 0
+        self._body_seconds = body_seconds
         self._waiting: deque[asyncio.Future[None]] = deque()
         self._queued_since = 0.0
 
@@ -70,26 +76,64 @@ class Limits:
         ):
             await self._app(scope, receive, send)
             return
-        length = _declared_length(scope)
-        if length is not None and length > self._max_body:
-            self._refused("too_large")
-            await self._too_large().response(scope["path"])(scope, receive, send)
-            return
-        if not await self._enter():
-            self._refused("overloaded")
-            problem = Problem(
-                "overloaded",
-                f"{self._concurrency} requests are being answered and up to {self._queue} wait.",
-                {"Retry-After": "1"},
-            )
-            await problem.response(scope["path"])(scope, receive, send)
+        try:
+            body = await self._body(_declared_length(scope), receive)
+        except Problem as refusal:
+            self._refused(refusal.name.replace("-", "_"))
+            await refusal.response(scope["path"])(scope, receive, send)
             return
         try:
-            # A body without a declared length is counted as it comes.
-            _place.set(self)
-            await self._app(scope, receive if length is not None else self._bounded(receive), send)
+            if not await self._enter():
+                self._refused("overloaded")
+                problem = Problem(
+                    "overloaded",
+                    f"{self._concurrency} requests are being answered and others wait.",
+                    {"Retry-After": "1"},
+                )
+                await problem.response(scope["path"])(scope, receive, send)
+                return
+            try:
+                _place.set(self)
+                await self._app(scope, _replayed(body, receive), send)
+            finally:
+                self._leave()
         finally:
-            self._leave()
+            self._held -= len(body)
+
+    async def _body(self, length: int | None, receive: Receive) -> bytes:
+        """The whole body, before a place is taken: who sends slowly must keep nobody else out.
+
+        Raises `Problem` when it is too large or too slow, or others fill the memory for bodies.
+        """
+        if length is not None and length > self._max_body:
+            raise self._too_large()
+        parts: list[bytes] = []
+        size = 0
+        try:
+            async with asyncio.timeout(self._body_seconds):
+                while True:
+                    message = await receive()
+                    part = message.get("body", b"")
+                    size += len(part)
+                    if size > self._max_body:
+                        raise self._too_large()  # noqa: TRY301
+                    self._held += len(part)
+                    parts.append(part)
+                    if self._held > HELD_BODIES:
+                        raise Problem(  # noqa: TRY301
+                            "overloaded", "Too many bodies are under way.", {"Retry-After": "1"}
+                        )
+                    if not message.get("more_body"):
+                        return b"".join(parts)
+        except BaseException as error:
+            self._held -= sum(map(len, parts))
+            if isinstance(error, TimeoutError):
+                raise Problem(
+                    "request-timeout",
+                    f"The body did not come within {self._body_seconds:g} s.",
+                    {"Connection": "close"},
+                ) from None
+            raise
 
     @contextmanager
     def _left(self) -> Iterator[None]:
@@ -135,20 +179,6 @@ class Limits:
                 return
         self._busy -= 1
 
-    def _bounded(self, receive: Receive) -> Receive:
-        size = 0
-
-        async def bounded() -> Message:
-            nonlocal size
-            message = await receive()
-            size += len(message.get("body", b""))
-            if size > self._max_body:
-                self._refused("too_large")
-                raise self._too_large()
-            return message
-
-        return bounded
-
     def _too_large(self) -> Problem:
         return Problem("too-large", f"A request body may have {self._max_body} bytes.")
 
@@ -160,6 +190,16 @@ def stepping_aside() -> AbstractContextManager[None]:
     """Give this request's place to others while it waits for another system, not for this one."""
     limits = _place.get()
     return nullcontext() if limits is None else limits._left()  # noqa: SLF001 - its own class
+
+
+def _replayed(body: bytes, receive: Receive) -> Receive:
+    """`receive` as if the body had not been read yet; later messages are the client's."""
+    first: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
+
+    async def replayed() -> Message:
+        return first.pop() if first else await receive()
+
+    return replayed
 
 
 def _declared_length(scope: Scope) -> int | None:

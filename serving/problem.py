@@ -72,6 +72,10 @@ KINDS: dict[str, Kind] = {
     "overloaded": Kind(
         429, "Too many requests at once", "Wait for Retry-After seconds, then retry."
     ),
+    "rate-limited": Kind(
+        429, "Too many requests of one subject", "Wait for Retry-After seconds, then send fewer."
+    ),
+    "request-timeout": Kind(408, "Body too slow", "Send the whole body without a pause."),
     "internal": Kind(500, "Internal error", "Report the time and path; the cause is in the log."),
     "unavailable": Kind(503, "A dependency is away", "Retry after a pause."),
     "audit-unavailable": Kind(

@@ -32,6 +32,7 @@ from aegisops.names import (
 )
 from aegisops.oidc import Provider
 from aegisops.online_store import AsyncOnlineStore
+from aegisops.rate_bucket import RateBucket
 from aegisops.settings import Settings
 from aegisops.telemetry_stream import TelemetryStream
 from aegisops.tickets import Tickets
@@ -51,6 +52,7 @@ from serving.model_slot import ModelSlots
 from serving.outbox import Outbox, Publisher, new_instance
 from serving.patience import Patience
 from serving.prediction import PredictionService
+from serving.rates import Rates
 from serving.shadow import ShadowScorer
 from serving.telemetry import Hub
 from serving.telemetry_feed import Feed
@@ -106,6 +108,8 @@ class Service:
     """None without Kafka."""
     delivery: Delivery
     authenticator: Authenticator
+    rates: Rates
+    rate_bucket: RateBucket
     metrics: Metrics
     executor: ThreadPoolExecutor
     clock: Callable[[], float] = time.time
@@ -152,6 +156,7 @@ class Service:
         await self.latest.aclose()
         await self.stream.aclose()
         await self.store.aclose()
+        await self.rate_bucket.aclose()
         await self.alarms.store.aclose()
         await self.feedback.aclose()
         await self.delivery.aclose()
@@ -321,6 +326,10 @@ def build(
         announce=telemetry.answered,
         note=latest.note,
     )
+    api = settings.api
+    bucket = RateBucket.from_settings(
+        settings.redis, rate=api.rate_per_second, burst=api.rate_burst
+    )
     return Service(
         settings=settings,
         classes=classes,
@@ -362,6 +371,8 @@ def build(
             work_orders, settings.work_orders, new_instance(), _http_client, time.monotonic
         ),
         authenticator=Authenticator(make_tokens(settings, sign_in), clock),
+        rates=Rates(bucket, rate=api.rate_per_second, burst=api.rate_burst, clock=time.monotonic),
+        rate_bucket=bucket,
         metrics=metrics,
         executor=executor,
         clock=clock,

@@ -30,7 +30,7 @@ class ShortCut:
             return
         request = Request(scope, receive)
         try:
-            response = await predict.answer(request, authorise(request, Role.OPERATOR))
+            response = await predict.answer(request, await authorise(request, Role.OPERATOR))
         except Exception as error:  # noqa: BLE001 - every error is answered as a problem
             response = problem.response(request, error)
         await response(scope, receive, send)

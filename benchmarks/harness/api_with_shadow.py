@@ -10,9 +10,10 @@ from typing import Any
 def main() -> int:
     """Serve as `python -m serving` does, but the shadow's scoring raises, or takes a second."""
     kind = sys.argv[1]
-    from serving.__main__ import _import_xgboost_alone, main
+    from serving.__main__ import main
+    from serving.lean_imports import import_xgboost_alone
 
-    _import_xgboost_alone()
+    import_xgboost_alone()
     from aegisops import scoring
 
     def broken(*_: Any) -> Any:

@@ -33,7 +33,7 @@ async def status(request: Request) -> Response:
     """Without a token only whether the API is alive; for a viewer every dependency and model."""
     if not request.headers.get("authorization"):
         return as_json({"status": "alive"})
-    authorise(request, Role.VIEWER)
+    await authorise(request, Role.VIEWER)
     service = service_of(request)
     redis = await service.redis_problem()
     outbox, now = service.outbox, service.clock()

@@ -47,7 +47,8 @@ async def test_the_number_is_exactly_what_the_bundle_gives(
     fleet.add("m", SOUND)
     answer = (await api.predict("m")).json()
     vector = np.zeros((1, len(SPINDLE.vector)))
-    vector[0, SPINDLE.vector.index("vibration_rms_1h")] = SOUND
+    for window in ("1h", "5m"):
+        vector[0, SPINDLE.vector.index(f"vibration_rms_{window}")] = SOUND
     scores = scoring.score(scoring.load_bundle(promoted), vector)
     assert answer["probability"] == scores.probability[0]
     assert (

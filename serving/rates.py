@@ -1,0 +1,86 @@
+"""How many requests a principal may send: a bucket in Redis for all API processes together.
+
+A process takes tokens in small leases, so that most requests ask nobody. With Redis away it counts
+for itself: the limit then holds per process.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from aegisops.errors import ServiceUnavailable
+
+LEASES_A_SECOND = 20.0
+"""A lease is what the rate allows in a twentieth of a second."""
+LEASE_SECONDS = 1.0
+"""A lease that was not used up by then is void: it must not be hoarded."""
+AWAY_SECONDS = 1.0
+"""How long Redis is not asked again after it did not answer."""
+SUBJECTS = 10_000
+
+
+class Bucket(Protocol):
+    """What is needed of Redis; see aegisops.rate_bucket."""
+
+    async def take(self, name: str, want: int) -> int:
+        """Tokens granted."""
+
+
+@dataclass(slots=True)
+class _Lease:
+    left: float
+    until: float
+    local_at: float = 0.0
+
+
+class Rates:
+    """Runs on one event loop."""
+
+    def __init__(
+        self, bucket: Bucket, *, rate: float, burst: int, clock: Callable[[], float]
+    ) -> None:
+        """`rate`: requests a second and subject; `burst`: more at once; `clock`: seconds."""
+        self._bucket = bucket
+        self._rate, self._burst = rate, burst
+        self._lease = max(1, round(rate / LEASES_A_SECOND))
+        self._clock = clock
+        self._leases: OrderedDict[str, _Lease] = OrderedDict()
+        self._away_until = float("-inf")
+
+    async def admits(self, subject: str) -> bool:
+        """Whether the subject may send one more request now."""
+        lease = self._leases.get(subject)
+        now = self._clock()
+        if lease is not None and lease.left >= 1 and now < lease.until:
+            lease.left -= 1
+            return True
+        if now >= self._away_until:
+            try:
+                granted = await self._bucket.take(subject, self._lease)
+            except ServiceUnavailable:
+                self._away_until = now + AWAY_SECONDS
+            else:
+                self._keep(subject, _Lease(granted - 1, now + LEASE_SECONDS))
+                return granted >= 1
+        return self._alone(subject, lease, now)
+
+    def _alone(self, subject: str, lease: _Lease | None, now: float) -> bool:
+        """Redis is away: a bucket of this process's own."""
+        if lease is None or not lease.local_at:
+            lease = _Lease(self._burst, float("-inf"), now)
+            self._keep(subject, lease)
+        lease.left = min(self._burst, max(0.0, lease.left) + self._rate * (now - lease.local_at))
+        lease.local_at = now
+        if lease.left < 1:
+            return False
+        lease.left -= 1
+        return True
+
+    def _keep(self, subject: str, lease: _Lease) -> None:
+        self._leases[subject] = lease
+        self._leases.move_to_end(subject)
+        while len(self._leases) > SUBJECTS:
+            self._leases.popitem(last=False)
