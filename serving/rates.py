@@ -33,7 +33,8 @@ class Bucket(Protocol):
 class _Lease:
     left: float
     until: float
-    local_at: float = 0.0
+    counted_at: float | None = None
+    """Since when it is a bucket of this process; None = leased from Redis."""
 
 
 class Rates:
@@ -69,11 +70,11 @@ class Rates:
 
     def _alone(self, subject: str, lease: _Lease | None, now: float) -> bool:
         """Redis is away: a bucket of this process's own."""
-        if lease is None or not lease.local_at:
+        if lease is None or lease.counted_at is None:
             lease = _Lease(self._burst, float("-inf"), now)
             self._keep(subject, lease)
-        lease.left = min(self._burst, max(0.0, lease.left) + self._rate * (now - lease.local_at))
-        lease.local_at = now
+        gained = self._rate * (now - (lease.counted_at or 0.0))
+        lease.left, lease.counted_at = min(self._burst, max(0.0, lease.left) + gained), now
         if lease.left < 1:
             return False
         lease.left -= 1
