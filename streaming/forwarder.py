@@ -10,7 +10,7 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from typing import Protocol
 
@@ -139,7 +139,7 @@ class Forwarder:
         if messages or self._acknowledged:
             try:
                 with self._metrics.commit_seconds.time():
-                    self._spool.write(messages, self._acknowledged)
+                    self._spool.write(messages, self._acknowledged, _marks(deliveries))
             except SpoolFull as error:
                 self._held = deliveries, messages
                 self._complain(error)
@@ -241,3 +241,7 @@ class Forwarder:
         self._metrics.spool_bytes.set(self._spool.bytes)
         oldest = self._spool.oldest_at() if self._spool.depth else None
         self._metrics.spool_age.set(0.0 if oldest is None else max(self._clock() - oldest, 0.0))
+
+
+def _marks(deliveries: Iterable[Delivery]) -> Iterator[tuple[str, str, int, int]]:
+    return ((d.source, *mark) for d in deliveries for mark in d.marks)

@@ -72,6 +72,7 @@ def run(settings: Settings) -> None:
             trusted=pki / "trusted",
             put=forwarder.put,
             metrics=metrics,
+            marks=spool.marks(source.name),
         )
         for source, found in opcua
     ]

@@ -55,12 +55,22 @@ class Refusal(NamedTuple):
 Item = Sample | Happening | Refusal
 
 
+class Mark(NamedTuple):
+    """How far a source has come at a place, so that it knows a repeated value after a restart."""
+
+    place: str
+    ts: int
+    status: int
+
+
 @dataclass(frozen=True, slots=True)
 class Delivery:
     """Items that a source handed over together, and the call that acknowledges them to it."""
 
     source: str
     items: tuple[Item, ...]
+    marks: tuple[Mark, ...] = ()
+    """Committed with the items, and given back to the source at its next start."""
     done: Callable[[], None] = lambda: None
     """Called from another thread once every item is on disk."""
 

@@ -25,6 +25,15 @@ CREATE TABLE IF NOT EXISTS messages (
 """
 # AUTOINCREMENT: an id is never used again, not even after everything was delivered and deleted, so
 # it serves as the sender's running number.
+_MARKS = """
+CREATE TABLE IF NOT EXISTS marks (
+    source TEXT NOT NULL,
+    place TEXT NOT NULL,
+    ts INTEGER NOT NULL,
+    status INTEGER NOT NULL,
+    PRIMARY KEY (source, place)
+) WITHOUT ROWID
+"""
 _OVERHEAD = 64
 """Bytes a row costs beside its value."""
 _CACHE_KIB = 8_192
@@ -70,6 +79,7 @@ class Spool:
             self._db.execute("PRAGMA journal_size_limit = 67108864")
             self._db.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
             self._db.execute(_SCHEMA)
+            self._db.execute(_MARKS)
             row = self._db.execute(
                 "SELECT count(*), coalesce(sum(length(value)), 0), min(spooled_at) FROM messages"
             ).fetchone()
@@ -91,8 +101,15 @@ class Spool:
         """Id of the newest message that was ever in the spool."""
         return self._last
 
-    def write(self, new: Sequence[Message], delivered: Iterable[int] = ()) -> None:
+    def write(
+        self,
+        new: Sequence[Message],
+        delivered: Iterable[int] = (),
+        marks: Iterable[tuple[str, str, int, int]] = (),
+    ) -> None:
         """Add and remove messages in one transaction; on disk when this returns.
+
+        `marks`: (source, place, ts, status) that are true once `new` is in.
 
         Raises `SpoolFull` when the new ones find no room; none of them is then in, and removing
         the delivered ones again does no harm.
@@ -111,6 +128,7 @@ class Spool:
                     gone += 1
             if not is_full:
                 self._db.executemany("INSERT INTO messages VALUES (?, ?, ?, ?, ?)", new)
+                self._db.executemany("INSERT OR REPLACE INTO marks VALUES (?, ?, ?, ?)", marks)
             self._db.execute("COMMIT")
         except sqlite3.OperationalError as error:
             if self._db.in_transaction:
@@ -134,6 +152,11 @@ class Spool:
             "SELECT * FROM messages WHERE id > ? ORDER BY id LIMIT ?", (after, limit)
         )
         return [Message(*row) for row in rows]
+
+    def marks(self, source: str) -> dict[str, tuple[int, int]]:
+        """Place → (ts, status) that were written last."""
+        rows = self._db.execute("SELECT place, ts, status FROM marks WHERE source = ?", (source,))
+        return {place: (ts, status) for place, ts, status in rows}
 
     def oldest_at(self) -> float | None:
         """When the oldest message came, seconds since 1970; None when there is none."""

@@ -158,7 +158,7 @@ class MqttSource:
             refusal = self._refusal(message.topic, Reason.MALFORMED, detail, bytes(message.payload))
             items, rebirth = (refusal,), None
         mid = message.mid
-        self._offer(Delivery(self.name, items, lambda: _ack(client, mid)))
+        self._offer(Delivery(self.name, items, done=lambda: _ack(client, mid)))
         if rebirth is not None:
             log.warning("%s: asking %s/%s for its births", self.name, *rebirth)
             client.publish(*rebirth_request(rebirth, now), qos=0)

@@ -36,7 +36,7 @@ from aegisops.errors import BadInput, ConfigurationError, Permanent, Retryable
 from aegisops.names import Quality, Reason
 from streaming.gateway_metrics import GatewayMetrics
 from streaming.mapping import OpcUa, Place, Target
-from streaming.samples import Delivery, Item, Offer, Refusal
+from streaming.samples import Delivery, Item, Mark, Offer, Refusal
 from streaming.sources import values
 
 log = logging.getLogger(__name__)
@@ -64,9 +64,13 @@ class OpcUaSource:
         trusted: Path,
         put: Offer,
         metrics: GatewayMetrics,
+        marks: Mapping[str, tuple[int, int]] | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        """`trusted`: folder with the certificates of servers, or of their authorities."""
+        """`trusted`: folder with the certificates of servers, or of their authorities.
+
+        `marks`: place → (time, status) of the last value that an earlier run has spooled.
+        """
         self.name = source.name
         self.is_connected = False
         self._source = source
@@ -77,7 +81,7 @@ class OpcUaSource:
         self._metrics = metrics
         self._clock = clock
         self._by_node: dict[ua.NodeId, tuple[str, Target]] = {}
-        self._last: dict[ua.NodeId, tuple[int, int]] = {}
+        self._last = dict(marks or {})
         self._lost_at: float | None = None
         self._metrics.connected.labels(self.name).set(0)
 
@@ -197,7 +201,9 @@ class OpcUaSource:
             with contextlib.suppress(RuntimeError):  # the loop has ended
                 loop.call_soon_threadsafe(lambda: None if safe.done() else safe.set_result(None))
 
-        self._put(Delivery(self.name, tuple(items), done))
+        places = {self._by_node[e.node.nodeid][0] for e in events if isinstance(e, DataChangeEvent)}
+        marks = tuple(Mark(p, *self._last[p]) for p in places if p in self._last)
+        self._put(Delivery(self.name, tuple(items), marks, done))
         await safe
 
     def _items(self, event: DataChangeEvent) -> list[Item]:
@@ -210,11 +216,11 @@ class OpcUaSource:
             self._metrics.ignored.labels(self.name, "no_value_yet").inc()
             return []
         ts = _us(data.SourceTimestamp or data.ServerTimestamp, now)
-        if self._last.get(node) == (ts, status):
-            # After every reconnect a server sends the current value again.
+        if self._last.get(place) == (ts, status):
+            # After every reconnect and restart a server sends the current value again.
             self._metrics.ignored.labels(self.name, "repeated").inc()
             return []
-        self._last[node] = ts, status
+        self._last[place] = ts, status
         items: list[Item] = []
         if status & _OVERFLOW == _OVERFLOW:
             self._metrics.gaps.labels(self.name).inc()

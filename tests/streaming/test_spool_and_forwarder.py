@@ -16,7 +16,7 @@ from streaming import forwarder as forwarding
 from streaming.forwarder import Forwarder
 from streaming.gateway_metrics import GatewayMetrics
 from streaming.messages import MOST_VALUES, Encoder
-from streaming.samples import MOST_KEPT, Delivery, Happening, Refusal, Sample
+from streaming.samples import MOST_KEPT, Delivery, Happening, Mark, Refusal, Sample
 from streaming.spool import Message, Spool, SpoolFull
 
 IDS = {READINGS_TOPIC: 1, EVENTS_TOPIC: 2, REFUSALS_TOPIC: 3}
@@ -63,7 +63,7 @@ class Gateway:
     def give(self, number, acked=None):
         sample = Sample("m-1", "power", number, Quality.GOOD, (float(number),))
         done = (lambda: acked.append(number)) if acked is not None else (lambda: None)
-        self.forwarder.put(Delivery("s", (sample,), done))
+        self.forwarder.put(Delivery("s", (sample,), done=done))
 
     def turns(self, count=4):
         for _ in range(count):
@@ -166,7 +166,7 @@ def test_a_source_that_floods_waits_and_is_let_go_at_the_end(gateway):
     def flood():
         for i in range(200):
             sample = Sample("m-1", "power", i, Quality.GOOD, (1.0,))
-            gateway.forwarder.offer(Delivery("s", (sample,), partial(taken.append, i)))
+            gateway.forwarder.offer(Delivery("s", (sample,), done=partial(taken.append, i)))
 
     thread = threading.Thread(target=flood)
     thread.start()
@@ -198,6 +198,18 @@ def test_a_file_that_is_no_spool_is_refused_with_advice(tmp_path):
     path.write_bytes(b"not a database" * 100)
     with pytest.raises(ConfigurationError, match="move it away"):
         Spool(path, 10**6)
+
+
+def test_marks_are_kept_with_the_messages_they_speak_of(gateway):
+    sample = Sample("m-1", "power", 5, Quality.GOOD, (1.0,))
+    gateway.kafka.mode = "silent"
+    for ts in (5, 6):
+        gateway.forwarder.put(Delivery("s", (sample,), (Mark("node", ts, 0), Mark("x", ts, 1))))
+    gateway.turns()
+    gateway.spool.close()
+    gateway.open()
+    assert gateway.spool.marks("s") == {"node": (6, 0), "x": (6, 1)}
+    assert gateway.spool.marks("other") == {}
 
 
 def test_two_gateways_do_not_share_a_spool(gateway):

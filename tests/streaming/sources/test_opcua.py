@@ -64,7 +64,7 @@ class Bench:
         self.trusted.mkdir(parents=True)
         self.trust()
         self.metrics = GatewayMetrics()
-        self.items, self.holding, self.is_holding = [], [], False
+        self.items, self.holding, self.is_holding, self.marks = [], [], False, {}
 
     def trust(self):
         shutil.copy(self.plant.identity.certificate, self.trusted)
@@ -76,6 +76,7 @@ class Bench:
 
     def put(self, delivery):
         self.items += delivery.items
+        self.marks |= {mark.place: mark[1:] for mark in delivery.marks}
         if self.is_holding:
             self.holding.append(delivery)
         else:
@@ -98,6 +99,7 @@ class Bench:
             trusted=self.trusted,
             put=self.put,
             metrics=self.metrics,
+            marks=self.marks,
         )
 
     def of(self, kind):
@@ -167,6 +169,20 @@ def test_a_value_that_stays_the_same_is_a_reading_and_a_repeated_one_is_not(benc
 
     asyncio.run(run())
     assert [i.ts for i in bench.items] == [NOW, NOW + 1, NOW + 2]
+
+
+def test_a_gateway_that_starts_again_does_not_take_the_last_values_twice(bench):
+    async def run(value, ts, total):
+        async with listening(source := bench.source()):
+            await until(lambda: source.is_connected)
+            await bench.write((bench.a, "power", value, ts), (bench.a, "failure", "jam", ts))
+            await until(lambda: len(bench.items) == total)
+            await asyncio.sleep(0.2)
+
+    asyncio.run(run(1.0, NOW, 2))
+    asyncio.run(run(2.0, NOW + 1, 4))
+    assert bench.power == [1.0, 2.0]
+    assert [h.ts for h in bench.of(Happening)] == [NOW, NOW + 1]
 
 
 def test_a_server_that_is_not_trusted_is_refused_and_its_certificate_is_kept(bench, caplog):
