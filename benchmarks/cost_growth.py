@@ -44,6 +44,24 @@ class OneClass(Fleet):
         """Nothing changes."""
 
 
+def payload(i: int, now: int) -> tuple[int, bytes]:
+    """(partition, frame) of one message; every commit has the same."""
+    name = f"m-{i % MACHINES:03d}"
+    blocks = [
+        {
+            "channel": channel,
+            "start_us": now - 3_600 * SECOND + i * 1_000,
+            "period_us": 1_000,
+            "quality": 0,
+            "values": [level + (i + k) % 7 / 8 for k in range(VALUES)],
+        }
+        for channel, level in (("temperature", 40.0), ("power", 8.0))[:BLOCKS]
+    ]
+    record = {"machine_id": name, "seq": i, "sent_at": 0, "blocks": blocks}
+    frame = avro.encode(names.READINGS_TOPIC, record, 1)
+    return partition_of(name, names.PARTITIONS), frame
+
+
 def main() -> None:
     topic = names.READINGS_TOPIC
     now = time.time_ns() // 1_000
@@ -59,24 +77,10 @@ def main() -> None:
             incarnations=dict.fromkeys(names.TOPICS, "c"),
             metrics=LakeMetrics(),
         )
+        made = [payload(i, now) for i in range(MESSAGES)]
         for commit in range(1, MARKS[-1] + AROUND + 1):
-            for i in range(MESSAGES):
-                name = f"m-{i % MACHINES:03d}"
-                start = now - (2_000 - commit) * SECOND + i // MACHINES
-                blocks = [
-                    {
-                        "channel": channel,
-                        "start_us": start,
-                        "period_us": 1_000,
-                        "quality": 0,
-                        "values": [level + (i + k) % 7 / 8 for k in range(VALUES)],
-                    }
-                    for channel, level in (("temperature", 40.0), ("power", 8.0))[:BLOCKS]
-                ]
-                record = {"machine_id": name, "seq": i, "sent_at": 0, "blocks": blocks}
-                home = partition_of(name, names.PARTITIONS)
-                value = avro.encode(topic, record, 1)
-                sink.add(value, b"", now // 1_000, [], topic, home, offsets[home])
+            for home, value in made:
+                sink.extend((topic, home), [offsets[home]], [now // 1_000], [value])
                 offsets[home] += 1
             cpu, wall = time.process_time(), time.perf_counter()
             sink.flush()

@@ -35,6 +35,15 @@ def test_a_child_that_is_killed_comes_back_as_another_process(tmp_path):
         assert processes.restarts() == {"worker": 1}
 
 
+def test_a_child_is_told_how_often_it_was_started_again(tmp_path):
+    code = "import os, time; print('start', os.environ['STARTS'], flush=True); time.sleep(60)"
+    with Processes(tmp_path) as processes:
+        processes.start(python("worker", code, restarts_as="STARTS"))
+        until(lambda: "start 0" in processes.tail("worker"))
+        os.kill(processes.pids()["worker"], signal.SIGKILL)
+        until(lambda: "start 1" in processes.tail("worker"))
+
+
 def test_a_child_that_may_not_restart_says_why_it_ended(tmp_path):
     with Processes(tmp_path) as processes:
         processes.start(
