@@ -49,7 +49,8 @@ class NoKafka:
 
 async def measure(redis_url: str, folder: Path, machines: int, rounds: int) -> dict[str, object]:
     from aegisops.machines import load_class
-    from aegisops.online_store import FeatureVector, Machine, OnlineStore
+    from aegisops.names import TELEMETRY_CHANNEL
+    from aegisops.online_store import FeatureVector, Machine, OnlineStore, connect
     from aegisops.settings import RedisSettings, Settings
     from serving.alarm_engine.engine import AlarmEngine
     from serving.alarm_engine.metrics import EngineMetrics
@@ -57,7 +58,7 @@ async def measure(redis_url: str, folder: Path, machines: int, rounds: int) -> d
 
     spindle = load_class("cnc_spindle")
     settings = Settings(data_dir=folder, redis=RedisSettings(url=redis_url))
-    store = OnlineStore.from_settings(settings.redis)
+    store, bell = OnlineStore.from_settings(settings.redis), connect(settings.redis)
     ids = [f"m-{i:05}" for i in range(machines)]
     store.register(Machine(i, "cnc_spindle", "S", f"A{n % 40}", {}) for n, i in enumerate(ids))
     rng = np.random.default_rng(7)
@@ -76,7 +77,7 @@ async def measure(redis_url: str, folder: Path, machines: int, rounds: int) -> d
             {spindle.feature_set: spindle.vector},
         )
         rows = [{"machine_id": m} for m in some]
-        store.publish(json.dumps({"at": ts, "machines": rows}).encode())
+        bell.publish(TELEMETRY_CHANNEL, json.dumps({"at": ts, "machines": rows}))
 
     write(ids)
     service = build(settings, publisher=NoKafka())

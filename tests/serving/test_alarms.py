@@ -21,7 +21,8 @@ from aegisops.names import ALARMS_TOPIC, AlarmKind, AlarmState
 from aegisops.schemas import avro
 from aegisops.settings import Settings
 from serving import alarm_contract as contract
-from tests.serving.conftest import Running, running
+from tests.serving.conftest import SOUND, Fleet, Running, running
+from tests.serving.test_telemetry import served, until
 
 pytestmark = [pytest.mark.anyio, pytest.mark.integration]
 
@@ -283,3 +284,28 @@ async def test_more_than_ten_raises_in_ten_minutes_are_a_flood_grouped_by_cause(
     (group,) = answer["flood"]["groups"]
     assert (group["cause"], group["count"]) == ("bearing_wear", 11)
     assert group["first_out"] == lifecycle.alarm_id("vibration_high", "m-0")
+
+
+async def test_a_change_is_on_the_live_stream_at_once(
+    settings: Settings, fleet: Fleet, engine: Engine
+):
+    fleet.add("m-1", SOUND)
+    fleet.add("m-2", SOUND, area="B")
+    async with served(settings) as live:
+        first = {"kinds": ["alarms"]}
+        async with live.socket(first) as all_of_them, live.socket(first, areas=["B"]) as b_only:
+            for socket in (all_of_them, b_only):
+                await until(socket, "hello")
+            alarm = lifecycle.raised(vibration("m-1"), now_us(), value=7.5)
+            own = replace(
+                vibration(""), alarm_id="own", machine_class="", site="", area="", group="spool"
+            )
+            await engine.put(alarm)
+            await engine.put(lifecycle.raised(own, now_us()))
+            message = await until(all_of_them, "alarms")
+            (row,) = message["machines"]
+            assert contract.AlarmRow.model_validate(row).state is AlarmState.UNACKNOWLEDGED
+            assert (row["machine_id"], row["value"]) == ("m-1", 7.5)
+            # The other token sees no machine of area A, but the product's own parts.
+            (row,) = (await until(b_only, "alarms"))["machines"]
+            assert row["alarm_id"] == "own"

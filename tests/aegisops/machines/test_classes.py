@@ -92,3 +92,54 @@ def test_an_unheard_of_attribute_value_is_missing_not_zero():
     age, model = azure.encode_attributes({"age": 7, "model": "model9"})
     assert age == 7
     assert model != model  # noqa: PLR0124 - NaN
+
+
+ALARM = """
+[[alarms]]
+id = "flow_low"
+title = "Flow low"
+source = "limit"
+priority = 2
+feature = "flow_mean_1h"
+direction = "below"
+setpoint = 10
+cause = "Seal leak."
+consequence = "Dry run."
+response = "Stop the pump."
+time_to_respond = "10m"
+owner = "operations"
+revision = 1
+"""
+
+
+def test_every_shipped_class_has_a_master_alarm_database():
+    for declared in shipped_classes().values():
+        assert {entry.kind for entry in declared.alarms} == {"alarm", "advisory"}
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ('cause = "Seal leak."\n', "", "cause"),
+        ('response = "Stop the pump."\n', "", "response"),
+        ('response = "Stop the pump."', 'response = ""', "response"),
+        ("setpoint = 10\n", "", "setpoint"),
+        ('feature = "flow_mean_1h"', 'feature = "flow_mean_9h"', "not a feature"),
+        ('source = "limit"', 'source = "system"', "feature"),
+        ('owner = "operations"', 'owner = "operations"\nsuppressed_in = ["idle"]', "suppressed_in"),
+        ("priority = 2", "priority = 5", "priority"),
+        (
+            (
+                'source = "limit"\npriority = 2\nfeature = "flow_mean_1h"\ndirection = "below"\n'
+                "setpoint = 10"
+            ),
+            'source = "risk"\npriority = 2\nlevel = "high"',
+            "advisory",
+        ),
+    ],
+)
+def test_an_alarm_entry_that_is_not_complete_is_refused_by_field(tmp_path, old, new, said):
+    assert old in ALARM
+    with pytest.raises(ConfigurationError, match=said):
+        load_class(write(tmp_path, MINIMAL + ALARM.replace(old, new)))
+    assert len(load_class(write(tmp_path, MINIMAL + ALARM)).alarms) == 1
