@@ -130,6 +130,10 @@ class ModelRegistry:
         if self.by_alias(machine_class, alias) is not None:
             self._client().delete_registered_model_alias(model_name(machine_class), alias)
 
+    def attach(self, version: Version, file: Path) -> None:
+        """Add a file to the run that made a version."""
+        self._client().log_artifact(version.run_id, str(file))
+
     def fetch(self, version: Version, target: Path, public_key: Path) -> Path:
         """Copy a version's bundle and signature below `target`; returns the verified bundle.
 

@@ -114,12 +114,15 @@ def validation(
 ) -> Iterator[dg.MaterializeResult[Any] | dg.AssetCheckResult]:
     """Examine the candidate; the evidence lies beside its bundle."""
     from aegisops_assets import plots
+    from aegisops_assets.steps import report
     from aegisops_assets.steps import validation as step
 
     found = step.validate(platform, classes=config.classes)
+    reports = report.write_all(platform, found)
     yield dg.MaterializeResult(
         metadata={
             **{e.machine_class: dg.MetadataValue.json(_headline(e.figures)) for e in found},
+            **{f"{name}_report": dg.MetadataValue.path(path) for name, path in reports.items()},
             **{
                 f"{e.machine_class}_reliability": dg.MetadataValue.md(plots.reliability(e.figures))
                 for e in found

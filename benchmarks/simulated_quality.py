@@ -98,10 +98,11 @@ def fleet(seed: int, machines: int, days: float) -> dict:
     raised = metrics.alerts(line, probability, level)
     unfounded = raised[(y[raised] == 0) & ~defects(plan, test)[raised]]
     known = remaining_life.lives(test, machine_class, machine_class.horizon)
-    scores = scored.scores(life.life, data)
-    said = scored.estimate(life.life, scores)
-    decided = np.isfinite(said.median) & (known.failed | (known.hours > said.high))
-    inside = known.failed & (known.hours >= said.low) & (known.hours <= said.high)
+    decided = inside = np.zeros(len(y), bool)
+    if life is not None:
+        said = scored.estimate(life.life, scored.scores(life.life, data))
+        decided = np.isfinite(said.median) & (known.failed | (known.hours > said.high))
+        inside = known.failed & (known.hours >= said.low) & (known.hours <= said.high)
     raw = {
         "machine": line.machine[decided] + 10_000 * seed,
         "inside": inside[decided],
@@ -168,7 +169,7 @@ def figures(raw: dict) -> dict:
         "strict_false_alerts_per_machine_month": raw["strict"] / raw["months"],
         "calibration_error": metrics.calibration_error(raw["y"], raw["p"]),
         "pr_auc": metrics.average_precision(raw["y"], raw["p"]),
-        "life_coverage": float(raw["inside"].mean()),
+        "life_coverage": float(raw["inside"].mean()) if raw["inside"].size else None,
         "machine_months": raw["months"],
     }
 

@@ -79,6 +79,9 @@ def show(
     *,
     machine_class: MachineClass = None,
     data_dir: DataDir = None,
+    open_report: Annotated[
+        bool, typer.Option("--open", help="Open the validation report in the browser.")
+    ] = False,
     json: Json = False,
 ) -> None:
     """One model with its evidence and everything that was decided about it."""
@@ -87,6 +90,10 @@ def show(
     name = machine_class or _only_class(settings, releases)
     summary = _summary(releases, name, releases.find(name, version))
     evidence = releases.evidence(name, summary["version"])
+    report = releases.bundle(name, summary["version"]).with_name("report.html")
+    summary["report"] = str(report) if report.exists() else None
+    if open_report:
+        _open(report)
     columns = ("decided_at", "decision", "decided_by", "reason")
     decisions = [
         {column: row[column] for column in columns}
@@ -279,6 +286,14 @@ def _say(decision: Decision, text: str, *, json: bool) -> None:
         output.as_json(row)
     else:
         output.say(f"{text}: {decision.reason}" if decision.reason else text)
+
+
+def _open(report: Path) -> None:
+    from aegisops.errors import ConfigurationError
+
+    if not report.exists():
+        raise ConfigurationError(f"{report}: no report; materialise ml/validation to make it")
+    typer.launch(str(report))
 
 
 def _login() -> str:

@@ -131,13 +131,27 @@ def fit(
 
 
 def meaning(booster: xgb.Booster, scores: Floats, known: Lives) -> Life | None:
-    """The knots that held-out scores [n] and lives give; None when they support no interval."""
+    """The knots that held-out scores [n] and lives give; None when they support no interval.
+
+    Bins hold as many failures as there are to spare. Where the lowest large bin has no upper end,
+    smaller ones reach only as far as the trend is clear.
+    """
     order = np.argsort(scores, kind="stable")
     scores, known = scores[order], known.take(order)
     failing = np.flatnonzero(known.failed)
     # Not all failures of a small fleet show themselves: half of them must do.
     half = np.unique(known.failure[failing]).size // 2
     enough = int(np.clip(half, FEWEST_FAILURES, ENOUGH_FAILURES))
+    for size in (enough, enough // 2, FEWEST_FAILURES):
+        life = _knots(booster, scores, known, max(size, FEWEST_FAILURES))
+        if life is not None:
+            return life
+    return None
+
+
+def _knots(booster: xgb.Booster, scores: Floats, known: Lives, enough: int) -> Life | None:
+    """The same with bins of `enough` failures; scores ascending."""
+    failing = np.flatnonzero(known.failed)
     knots, fewest, first = [], np.inf, 0
     while (end := _bin_end(known, failing, first, enough)) is not None:
         there = known.take(slice(first, end))

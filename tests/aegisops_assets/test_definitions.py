@@ -23,7 +23,8 @@ def test_the_graph_reads_from_bronze_to_production():
         (names.GOLD_LABELS, names.ML_TRAINING_SET),
         (names.ML_TRAINING_SET, names.ML_FAILURE_MODEL),
         (names.ML_FAILURE_MODEL, names.ML_VALIDATION),
-        (names.ML_VALIDATION, names.ML_PRODUCTION),
+        (names.ML_VALIDATION, names.ML_SHADOW),
+        (names.ML_SHADOW, names.ML_PRODUCTION),
     ]:
         parents = graph.get(dg.AssetKey(downstream.split("/"))).parent_keys
         assert dg.AssetKey(upstream.split("/")) in parents
