@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -232,7 +232,7 @@ def _fingerprint(
     whole = hashlib.sha256(rows.hash_rows(seed=0).to_numpy().tobytes())
     settings: dict[str, Any] = {
         "class": model.machine_class.model_dump(mode="json"),
-        "recipe": model.recipe.parameters(),
+        "recipe": asdict(model.recipe),
         "horizon": model.horizon,
         "data_versions": data_versions,
         "anomaly": None if forest is None else {k: forest.about[k] for k in ("trees", "samples")},
