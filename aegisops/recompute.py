@@ -16,12 +16,13 @@ from typing import Any
 
 import numpy as np
 
-from aegisops import audit_chain, explain, scoring, thresholds
+from aegisops import anomaly, audit_chain, explain, scoring, thresholds
 from aegisops.errors import Permanent, UntrustedBundle
 from aegisops.machines import MachineClass
 from aegisops.names import RiskLevel, Rung
 
 COMPARED = ("probability", "risk", "failure_mode")
+_SEVERITY = [RiskLevel.UNKNOWN, RiskLevel.NORMAL, RiskLevel.ELEVATED, RiskLevel.HIGH]
 
 
 class NotComputable(Permanent):
@@ -77,6 +78,8 @@ def recompute(
     inputs: list[dict[str, Any]] = []
     if record["served_by"] == Rung.PRODUCTION:
         computed, explanation, contributions, inputs = _by_model(record, bundles, verify)
+    elif record["served_by"] == Rung.ANOMALY:
+        computed, explanation, contributions = _by_anomaly(record, bundles, verify)
     elif record["served_by"] == Rung.THRESHOLDS:
         computed, explanation = _by_limits(record, classes)
     elif record["served_by"] == Rung.ABSTAINED:
@@ -133,6 +136,31 @@ def _by_model(
     everything = explain.every_reason(bundle, vector, scores.contributions[0])
     top, inputs = ([asdict(r) for r in reasons] for reasons in (found.reasons, everything))
     return computed, sentence, top, inputs
+
+
+def _by_anomaly(
+    record: Mapping[str, Any], bundles: Path, verify: Callable[[Path], str]
+) -> tuple[dict[str, Any], str, list[dict[str, Any]]]:
+    """By the forest, with the limit rules of the class as it was when the bundle was made."""
+    bundle = _bundle(record, bundles, verify)
+    if bundle.forest is None or bundle.feature_set != record["feature_set"]:
+        raise UntrustedBundle(
+            f"{bundle.directory}: has no forest for {record['feature_set']}; "
+            "this bundle cannot have answered"
+        )
+    vector = np.asarray(record["vector"], np.float64)
+    score = anomaly.score(bundle.forest, vector[np.newaxis])
+    probability = float(anomaly.calibrate(bundle.forest, score)[0])
+    found = explain.explain_unusual(bundle, vector, float(score[0]), probability)
+    limits = thresholds.judge(bundle.machine_class, vector)
+    mode = limits.failure_mode or found.failure_mode
+    computed = {
+        "probability": probability,
+        "risk": max(RiskLevel(bundle.risk(probability)), limits.risk, key=_SEVERITY.index).value,
+        "failure_mode": mode if mode in bundle.machine_class.failure_modes else None,
+    }
+    sentence = f"{found.sentence} {limits.sentence}" if limits.violations else found.sentence
+    return computed, sentence, [asdict(reason) for reason in found.reasons]
 
 
 def _bundle(

@@ -11,15 +11,12 @@ import polars as pl
 import pytest
 from typer.testing import CliRunner
 
-from aegisops import audit_log
+from aegisops import audit_log, scoring
 from aegisops.cli import app
 from aegisops.lake import Lake
 from aegisops.schemas.tables import PREDICTIONS
 from aegisops.settings import Settings
-from tests.serving.conftest import (
-    promote,
-    write_bundle,
-)
+from tests.serving.conftest import SOUND, WORN, Fleet, promote, running, store, write_bundle
 
 pytestmark = pytest.mark.anyio
 
@@ -107,3 +104,27 @@ async def test_a_record_cannot_lead_out_of_the_bundles_folder(
 ) -> None:
     forge(settings, "model_version", "../../elsewhere")
     assert "no version" in replay(settings, answers[0]["prediction_id"], code=2)
+
+
+async def test_an_answer_of_the_anomaly_model_comes_out_again_bit_for_bit(
+    settings: Settings, fleet: Fleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_bundle(settings, forest=True)
+    promote(settings, "1")
+    for i, rms in enumerate((SOUND, WORN)):
+        fleet.add(f"m{i}", rms)
+
+    def broken(*_: object) -> None:
+        raise RuntimeError("the booster failed")
+
+    async with running(settings) as api:
+        monkeypatch.setattr(scoring, "score", broken)
+        given = [(await api.predict(f"m{i}")).json() for i in range(2)]
+        store(settings, await api.records(2))
+    for answer in given:
+        assert answer["served_by"] == "anomaly"
+        again = replay(settings, answer["prediction_id"])
+        assert again["equal"] is True
+        assert again["computed"]["probability"] == answer["probability"]
+        assert again["computed"]["risk"] == answer["risk"]
+        assert again["explanation"] == answer["explanation"]
