@@ -192,7 +192,9 @@ class Delivery:
 
     async def run(self) -> None:
         """For ever; whatever goes wrong is tried again."""
-        while True:
+        # The client may turn a cancellation into an error of its own: the task's word ends it too.
+        task = asyncio.current_task()
+        while task is None or not task.cancelling():
             await asyncio.sleep(DELIVER_SECONDS)
             try:
                 if self._settings.webhook_url:

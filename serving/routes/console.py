@@ -1,4 +1,4 @@
-"""`/`: the console's built files. A path without a file extension that is no API path is a page.
+"""`/`: the console's built files. A path that is no API path and no file is a page.
 
 The build puts them into serving/console (see dashboard/README.md). Names under /assets carry a hash
 of their content and may be kept for ever; everything else is asked for again.
@@ -40,7 +40,8 @@ async def file(path: str, request: Request) -> Response:
     wanted = _inside(folder, path)
     if wanted is not None and wanted.is_file():
         return _sent(wanted, request, is_asset=first == "assets")
-    if "." in path.rpartition("/")[2]:
+    # Ids in a page's path may hold dots: only assets and files of the root can be missing.
+    if first == "assets" or ("/" not in path and "." in path):
         raise Problem("not-found", f"There is no /{path[:200]} here.")
     page = folder / "index.html"
     if not page.is_file():

@@ -24,7 +24,7 @@ def built(api: Running, tmp_path: Path) -> Path:
 
 
 async def test_every_page_is_the_index(api: Running, built: Path) -> None:
-    for path in ("/", "/machines/spindle-007", "/alarms", "/apiary"):
+    for path in ("/", "/machines/spindle-007", "/alarms", "/machines/pump.01", "/apiary"):
         answer = await api.client.get(path)
         assert answer.status_code == 200, path
         assert "Mission Control" in answer.text
@@ -56,20 +56,21 @@ async def test_a_new_build_is_seen_at_once(api: Running, built: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "path",
-    [
-        "/assets/gone.js", "/robots.txt", "/api/v1/nothing", "/api/nothing", "/api",
-        "/..%2fsecret.txt", "/assets/..%2f..%2fsecret.txt", "/%2e%2e/secret.txt", "/a%00b.js",
-        "/livez/x", "//etc/passwd.txt",
-    ],
-)  # fmt: skip
-async def test_what_is_not_there_is_a_404_and_nothing_outside_is_sent(
-    api: Running, built: Path, path: str
-) -> None:
+    "path", ["/assets/gone.js", "/robots.txt", "/api/v1/nothing", "/api", "/a%00b.js", "/livez/x"]
+)
+async def test_what_is_not_there_is_a_404(api: Running, built: Path, path: str) -> None:
     answer = await api.client.get(path)
     assert answer.status_code == 404
     assert answer.headers["content-type"] == "application/problem+json"
-    assert answer.text != "secret"
+
+
+@pytest.mark.parametrize(
+    "path", ["/..%2fsecret.txt", "/assets/..%2f..%2fsecret.txt", "/x/%2e%2e/%2e%2e/secret.txt"]
+)
+async def test_nothing_outside_the_folder_is_sent(api: Running, built: Path, path: str) -> None:
+    assert "secret" not in (await api.client.get(path)).text.replace(path, "").replace(
+        "secret.txt here", ""
+    )
 
 
 async def test_before_the_build_the_page_says_how_to_build(api: Running, tmp_path: Path) -> None:
