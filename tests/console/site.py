@@ -1,0 +1,183 @@
+"""A whole site to look at: broker, Redis, feature worker, lake writer, API, alarm engine, simulator.
+
+Everything is the product's own process; only the model is a small one made for the tests (its risk
+follows the vibration), because training takes longer than all tests of the console together.
+"""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from contextlib import contextmanager
+
+import httpx
+import numpy as np
+
+from aegisops.bus import Publisher
+from aegisops.cli.stack import Stack, child_environment
+from aegisops.machines import load_class
+from aegisops.names import READINGS_TOPIC
+from aegisops.online_store import FeatureVector, Machine, OnlineStore, connect
+from aegisops.settings import AlarmSettings, ApiSettings, Settings, StreamSettings
+from aegisops.simulator.publishing import Defect, request
+from aegisops.tokens import mint
+from tests.serving.conftest import promote, write_bundle
+
+SPINDLE = load_class("cnc_spindle")
+SIMULATED = 6
+PATIENCE = 60.0
+SOUND = {
+    "vibration_rms_5m": 2.0,
+    "vibration_rms_1h": 2.0,
+    "vibration_kurtosis_1h": 3.0,
+    "temperature_mean_1h": 45.0,
+    "temperature_rate_of_change_1h": 0.0,
+    "power_deviation_1h": 0.0,
+}
+
+
+class Site:
+    """Started by `start`, stopped by `stop`; every method talks to the running processes."""
+
+    def __init__(self, folder):
+        settings = Settings(
+            data_dir=folder,
+            api=ApiSettings(model_poll_seconds=0.2, telemetry_clients_per_subject=200),
+            alarms=AlarmSettings(port=0, risk_seconds=3.0, evaluate_seconds=0.5),
+            stream=StreamSettings(
+                lake_commit_seconds=1.0, lake_metrics_port=0, feature_metrics_port=0
+            ),
+        )
+        self.stack = Stack(settings)
+        self.sequence = 0
+
+    @property
+    def settings(self):
+        return self.stack.settings
+
+    @property
+    def url(self):
+        return self.stack.urls["API"]
+
+    def start(self, *, simulated=SIMULATED):
+        write_bundle(self.settings)
+        promote(self.settings, "1")
+        self.stack.start_services()
+        if simulated:
+            self._run("simulate", "--machines", simulated, "--days", 1)
+        self.stack.start_lake_writer()
+        self.stack.start_feature_worker()
+        self.stack.start_api()
+        self.stack.start_alarm_engine()
+        if simulated:
+            self.stack.start_simulator()
+        self.stack.wait_for_api()
+        self.client = connect(self.settings.redis)
+        self.store = OnlineStore(self.client)
+        self.http = httpx.Client(
+            base_url=self.url,
+            headers={"authorization": f"Bearer {self.token()}"},
+            timeout=20,
+        )
+        self.until(lambda: self.http.get("/api/v1/alarms").status_code == 200, "the alarm engine")
+
+    def stop(self):
+        if hasattr(self, "http"):
+            self.http.close()
+            self.client.close()
+        self.stack.stop()
+
+    def token(self, subject="operator-1", role="operator", **more):
+        return mint(self.settings, subject, role, **more)
+
+    def address(self, path="/", **claims):
+        """Of a page, signed in by the fragment."""
+        return f"{self.url}{path}#token={self.token(**claims)}"
+
+    def register(self, *machine_ids, area="Hall B", owner="mechanics-north"):
+        self.store.register(
+            [Machine(m, "cnc_spindle", "Plant 1", area, {"owner": owner}) for m in machine_ids]
+        )
+
+    def feel(self, *machine_ids, age=1.0, coverage=1.0, **features):
+        """Write what the feature worker would have written for these machines."""
+        values = SOUND | features
+        vector = np.array([values.get(name, 1.0) for name in SPINDLE.vector])
+        ts = round((time.time() - age) * 1e6)
+        self.store.write_features(
+            [FeatureVector(m, SPINDLE.feature_set, ts, vector, coverage) for m in machine_ids],
+            {SPINDLE.feature_set: SPINDLE.vector},
+        )
+
+    def forget(self, *machine_ids):
+        for machine_id in machine_ids:
+            self.client.delete(f"machine:{machine_id}", f"feat:{machine_id}", f"raw:{machine_id}")
+            self.client.srem("machines", machine_id)
+
+    def send(self, machine_id, channel, values, *, quality=0):
+        """Readings of one channel through Kafka, a message each; their times are now and after."""
+        now = time.time_ns() // 1_000
+        with Publisher(self.settings) as publisher:
+            for i, value in enumerate(values):
+                self.sequence += 1
+                block = {
+                    "channel": channel,
+                    "start_us": now + i * 1_000,
+                    "period_us": None,
+                    "quality": quality,
+                    "values": [float(value)],
+                }
+                record = {
+                    "machine_id": machine_id,
+                    "seq": self.sequence,
+                    "sent_at": now,
+                    "blocks": [block],
+                }
+                publisher.publish(READINGS_TOPIC, machine_id, record)
+            publisher.flush()
+
+    def break_bearing(self, machine_id, hours=2.0, speed=120.0):
+        """What `aegisops simulate fault` does."""
+        request(self.settings.data_dir, Defect(machine_id, "bearing_wear", hours, speed))
+
+    def predict(self, *machine_ids):
+        asked = {"machine_ids": list(machine_ids)} if machine_ids else {"all": True}
+        answer = self.http.post("/api/v1/predict/batch", json=asked)
+        answer.raise_for_status()
+        return answer.json()
+
+    def alarms(self, machine_id=None, **query):
+        found = self.http.get("/api/v1/alarms", params=query).json()["alarms"]
+        return [a for a in found if machine_id in {None, a["machine_id"]}]
+
+    @contextmanager
+    def api_frozen(self):
+        """The API neither answers nor hangs up: what a cut network cable looks like."""
+        pid = self.stack.pids()["api"]
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            os.kill(pid, signal.SIGCONT)
+
+    def kill_api(self):
+        """The supervisor starts it again."""
+        os.kill(self.stack.pids()["api"], signal.SIGKILL)
+
+    def until(self, condition, what, patience=PATIENCE):
+        deadline = time.monotonic() + patience
+        while True:
+            try:
+                if found := condition():
+                    return found
+            except httpx.TransportError:
+                pass
+            assert time.monotonic() < deadline, f"{what} did not come in {patience:g} s"
+            time.sleep(0.05)
+
+    def _run(self, *words):
+        command = [sys.executable, "-m", "aegisops.cli", *map(str, words)]
+        command += ["--data-dir", str(self.settings.data_dir)]
+        environment = os.environ | child_environment(self.settings)
+        subprocess.run(command, env=environment, check=True, stdout=subprocess.DEVNULL)
