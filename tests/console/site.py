@@ -1,4 +1,4 @@
-"""A whole site to look at: broker, Redis, feature worker, lake writer, API, alarm engine, simulator.
+"""A whole site: broker, Redis, feature worker, lake writer, API, alarm engine, simulator.
 
 Everything is the product's own process; only the model is a small one made for the tests (its risk
 follows the vibration), because training takes longer than all tests of the console together.
@@ -6,26 +6,29 @@ follows the vibration), because training takes longer than all tests of the cons
 
 import os
 import signal
-import subprocess
-import sys
 import time
 from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
 
 import httpx
 import numpy as np
 
 from aegisops.bus import Publisher
-from aegisops.cli.stack import Stack, child_environment
+from aegisops.cli.stack import Stack
+from aegisops.lake import Lake
 from aegisops.machines import load_class
 from aegisops.names import READINGS_TOPIC
 from aegisops.online_store import FeatureVector, Machine, OnlineStore, connect
 from aegisops.settings import AlarmSettings, ApiSettings, Settings, StreamSettings
+from aegisops.simulator.fleet import FleetPlan
+from aegisops.simulator.loading import load_history
 from aegisops.simulator.publishing import Defect, request
 from aegisops.tokens import mint
 from tests.serving.conftest import promote, write_bundle
 
 SPINDLE = load_class("cnc_spindle")
 SIMULATED = 6
+AWAY_HOURS = 5.0
 PATIENCE = 60.0
 SOUND = {
     "vibration_rms_5m": 2.0,
@@ -65,13 +68,11 @@ class Site:
         promote(self.settings, "1")
         self.stack.start_services()
         if simulated:
-            self._run("simulate", "--machines", simulated, "--days", 1)
+            self._write_history(simulated)
         self.stack.start_lake_writer()
         self.stack.start_feature_worker()
         self.stack.start_api()
         self.stack.start_alarm_engine()
-        if simulated:
-            self.stack.start_simulator()
         self.stack.wait_for_api()
         self.client = connect(self.settings.redis)
         self.store = OnlineStore(self.client)
@@ -137,9 +138,21 @@ class Site:
                 publisher.publish(READINGS_TOPIC, machine_id, record)
             publisher.flush()
 
-    def break_bearing(self, machine_id, hours=2.0, speed=120.0):
-        """What `aegisops simulate fault` does."""
-        request(self.settings.data_dir, Defect(machine_id, "bearing_wear", hours, speed))
+    def simulate(self, machine_id, *, hours=AWAY_HOURS - 0.5):
+        """Start the simulator; a bearing of the machine begins to fail as it comes back on line.
+
+        The fleet was off line for some hours. It sends what it has measured meanwhile 600 times as
+        fast as it happened, so that hours of a growing defect pass in half a minute.
+        """
+        self.stack.start_simulator()
+        log = self.settings.data_dir / "logs" / "simulator.log"
+        self.until(lambda: log.exists() and "machines live" in log.read_text(), "the simulator")
+        request(self.settings.data_dir, Defect(machine_id, "bearing_wear", hours))
+
+    def _write_history(self, machines):
+        end = datetime.now(UTC) - timedelta(hours=AWAY_HOURS)
+        plan = FleetPlan.ending(end, machines=machines, days=1)
+        load_history(Lake(self.settings.lake_root), plan)
 
     def predict(self, *machine_ids):
         asked = {"machine_ids": list(machine_ids)} if machine_ids else {"all": True}
@@ -175,9 +188,3 @@ class Site:
                 pass
             assert time.monotonic() < deadline, f"{what} did not come in {patience:g} s"
             time.sleep(0.05)
-
-    def _run(self, *words):
-        command = [sys.executable, "-m", "aegisops.cli", *map(str, words)]
-        command += ["--data-dir", str(self.settings.data_dir)]
-        environment = os.environ | child_environment(self.settings)
-        subprocess.run(command, env=environment, check=True, stdout=subprocess.DEVNULL)

@@ -33,7 +33,9 @@ def test_a_raised_alarm_is_visible_within_a_second(site, open_page):
     raised = site.alarms("quick-1")[0]["raised_at"]
     raised_at = page.evaluate("Date.parse", raised)
     site.forget("quick-1")
-    assert visible_at - raised_at <= 1_500  # the bar is 1 s (benchmarks); a busy test box gets half more
+    assert (
+        visible_at - raised_at <= 1_500
+    )  # the bar is 1 s (benchmarks); a busy test box gets half more
 
 
 def test_two_people_cannot_act_on_the_same_alarm_unseen(site, open_page, hot):
@@ -117,7 +119,7 @@ def test_priority_is_told_by_shape_number_and_text(site, open_page, hot):
 
 def test_advisories_are_not_among_the_alarms(site, open_page):
     site.register("soon-1")
-    site.feel("soon-1", vibration_rms_1h=5.9)
+    site.feel("soon-1", vibration_rms_1h=6.6)
     site.until(lambda: site.alarms("soon-1", kind="advisory"), "the advisory")
     page = open_page("/advisories")
     expect(page.locator("tr[data-alarm]", has_text="soon-1").first).to_be_visible()

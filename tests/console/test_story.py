@@ -10,7 +10,7 @@ MACHINE = "spindle-003"
 def test_a_bearing_fault_from_the_first_signs_to_its_label(site, open_page):
     page = open_page("/")
     page.get_by_role("link", name=re.compile(f"^{MACHINE}")).first.wait_for()
-    site.break_bearing(MACHINE)
+    site.simulate(MACHINE)
 
     # The alarm comes to the banner by itself, and one click leads to the machine.
     alarm = page.get_by_label("Alarm banner").get_by_role("link", name=re.compile(MACHINE)).first
