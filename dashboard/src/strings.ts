@@ -56,7 +56,7 @@ export const s = {
     stalled: "live values stopped",
     lost: "connection lost",
     refused: "signed out",
-    lostFor: (age: string) => `Connection lost ${age} ago. Values are as old as they say; the page reconnects by itself.`,
+    lostFor: (age: string) => `Connection lost: nothing heard for ${age}. Values are as old as they say; the page reconnects by itself.`,
     stalledDetail: "The API answers but its source of live values does not. Values are as old as they say.",
     skew: (seconds: number) =>
       `This computer's clock is ${Math.abs(seconds)}\u202fs ${seconds > 0 ? "behind" : "ahead of"} the server; ages use the server's.`,

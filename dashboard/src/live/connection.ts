@@ -42,6 +42,8 @@ export class Connection {
   private status_: Status = "idle";
   /** Frames that were none. */
   malformed = 0;
+  /** This computer's time (ms) when the server was heard last. */
+  heardAt: number | null = null;
 
   constructor(private readonly outside: Surroundings) {}
 
@@ -106,6 +108,7 @@ export class Connection {
 
   private receive(data: unknown): void {
     const frame = parse(data);
+    this.heardAt = Date.now();
     this.expectWithin(this.heartbeatMs + GRACE_MS);
     if (!frame) {
       this.malformed += 1;

@@ -3,7 +3,7 @@ import { describe, expect, it } from "vitest";
 import { LiveStore } from "./store";
 
 const readings = (machine: string, ...rows: [string, number, number, number][]) =>
-  ({ type: "readings", position: null, isReplay: false, machines: [{ machine_id: machine, readings: rows }] }) as const;
+  ({ type: "readings" as const, position: null, isReplay: false, machines: [{ machine_id: machine, readings: rows }] });
 
 describe("the newest values", () => {
   it("are told once for many messages of one frame", () => {

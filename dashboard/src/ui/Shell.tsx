@@ -4,7 +4,7 @@ import { useEffect, useRef, useState, useSyncExternalStore } from "react";
 
 import { session } from "../auth/session";
 import { SignInAgain } from "../auth/SignIn";
-import { useConnectionStatus } from "../live/live";
+import { connection, useConnectionStatus } from "../live/live";
 import { s } from "../strings";
 import { SKEW_SHOWN_MS, clock, ticker } from "../time/clock";
 import { chooseZone, currentZone, dayOf, duration, subscribeZone, timeOfDay, zoneName } from "../time/format";
@@ -90,7 +90,7 @@ function ConnectionNote() {
 }
 
 function LostNote() {
-  const since = useRef(Date.now());
+  const since = useRef(connection.heardAt ?? Date.now());
   const ref = useRef<HTMLParagraphElement>(null);
   useEffect(() => {
     const show = () => {

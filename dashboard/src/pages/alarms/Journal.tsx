@@ -46,7 +46,7 @@ export function Journal() {
                       <PriorityMark priority={row.priority as Priority} /> {row.definition_id}
                     </td>
                     <td>{row.subject}</td>
-                    <td>{row.reason}</td>
+                    <td>{row.comment}</td>
                   </tr>
                 ))}
               </tbody>
