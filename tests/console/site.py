@@ -50,6 +50,7 @@ class Site:
         classes = folder / "classes"
         classes.mkdir(parents=True)
         (classes / f"{QUICK}.toml").write_text(_quick_spindle())
+        self.quick = load_class(classes / f"{QUICK}.toml")
         settings = Settings(
             data_dir=folder,
             classes_dir=classes,
@@ -113,11 +114,11 @@ class Site:
     def feel(self, *machine_ids, age=1.0, coverage=1.0, **features):
         """Write what the feature worker would have written for these machines."""
         values = SOUND | features
-        vector = np.array([values.get(name, 1.0) for name in SPINDLE.vector])
+        vector = np.array([values.get(name, 1.0) for name in self.quick.vector])
         ts = round((time.time() - age) * 1e6)
         self.store.write_features(
-            [FeatureVector(m, SPINDLE.feature_set, ts, vector, coverage) for m in machine_ids],
-            {SPINDLE.feature_set: SPINDLE.vector},
+            [FeatureVector(m, self.quick.feature_set, ts, vector, coverage) for m in machine_ids],
+            {self.quick.feature_set: self.quick.vector},
         )
 
     def forget(self, *machine_ids):

@@ -182,15 +182,10 @@ export interface WorkOrder {
   delivery: { webhook: string; attempts: number; detail: string | null };
 }
 
-export interface Evidence extends Omit<Schemas["Prediction"], "model"> {
-  model: Schemas["Model"] | null;
-  replayable: boolean;
-  subject: string;
-  feature_version: string;
-  data_version: string;
-  vector: Schemas["Contribution"][];
-  feedback: { outcome: Outcome; failure_mode: string | null; at: string; subject: string }[];
-}
+/** The client reads a pair as a list of any length. */
+export type Evidence = Omit<Schemas["Evidence"], "inputs"> & {
+  inputs: (Omit<Schemas["EvidenceInput"], "class_range"> & { class_range: number[] | null })[];
+};
 
 export interface AlarmKpi {
   begin: string;

@@ -4,6 +4,7 @@ import { Link, useParams } from "@tanstack/react-router";
 
 import { prediction, replayPrediction } from "../api/queries";
 import type { Evidence } from "../api/types";
+import { OUTCOMES } from "../api/vocabulary";
 import { session } from "../auth/session";
 import { useLive } from "../live/live";
 import { s } from "../strings";
@@ -13,7 +14,6 @@ import { Loaded } from "../ui/Loaded";
 import { OutcomeMenu } from "../ui/OutcomeMenu";
 import { PredictedRisk } from "../ui/PredictedRisk";
 import { WorkOrderButton } from "../ui/WorkOrderButton";
-import { DataMark } from "../ui/marks";
 import { notifyFailure } from "../ui/notices";
 import { scaleOf, standing } from "../ui/scale";
 
@@ -47,9 +47,7 @@ function Shown({ evidence: e }: { evidence: Evidence }) {
       </div>
       <div className="machine-top">
         <section className="panel">
-          <h2>
-            {s.evidence.headline} <small>{s.risk.within(e.horizon_hours)}</small>
-          </h2>
+          <h2>{s.evidence.headline}</h2>
           <PredictedRisk
             isLarge
             row={{ risk: e.risk, probability: e.probability, served_by: e.served_by, model_version: e.model?.version ?? null, predicted_at: e.asked_at }}
@@ -58,7 +56,7 @@ function Shown({ evidence: e }: { evidence: Evidence }) {
           <dl className="facts">
             <dt>{s.machine.mode}</dt>
             <dd>
-              {e.failure_mode ? `${e.failure_mode.title}${e.failure_mode.share === null ? "" : ` · ${share(e.failure_mode.share)}`}` : s.none}
+              {e.failure_mode?.title ?? s.none}
             </dd>
             <dt>{s.machine.action}</dt>
             <dd>
@@ -70,14 +68,6 @@ function Shown({ evidence: e }: { evidence: Evidence }) {
                 s.machine.noAction
               )}
             </dd>
-            {e.limit_violations.length > 0 && (
-              <>
-                <dt>{s.evidence.violations}</dt>
-                <dd>
-                  {e.limit_violations.map((v) => `${v.feature} ${withUnit(v.value, v.unit)} (${v.direction === "above" ? ">" : "<"} ${number(v.limit)})`).join("; ")}
-                </dd>
-              </>
-            )}
           </dl>
           <p className="actions no-print">
             <OutcomeMenu about={{ machineId: e.machine_id, predictionId: e.prediction_id }} />
@@ -87,7 +77,7 @@ function Shown({ evidence: e }: { evidence: Evidence }) {
                 alarmId: null,
                 predictionId: e.prediction_id,
                 cause: e.failure_mode?.title ?? s.fleet.riskText(s.risk[e.risk]),
-                description: [e.explanation, e.recommended_action?.text ?? ""].filter(Boolean).join("\n"),
+                description: [e.explanation, e.recommended_action?.text].filter(Boolean).join("\n"),
                 priority: e.risk === "high" ? 2 : 3,
                 procedure: e.recommended_action?.procedure ?? null,
               }}
@@ -98,6 +88,7 @@ function Shown({ evidence: e }: { evidence: Evidence }) {
         <Provenance evidence={e} />
       </div>
       <Contributions evidence={e} />
+      {e.signals.length > 0 && <Signals evidence={e} />}
     </>
   );
 }
@@ -112,7 +103,7 @@ function Reported({ evidence }: { evidence: Evidence }) {
         <ul>
           {evidence.feedback.map((f) => (
             <li key={`${f.at}${f.outcome}`}>
-              <b>{s.outcome[f.outcome]}</b> · {moment(f.at)} · {f.subject}
+              <b>{outcomeName(f.outcome)}</b> · {moment(f.at)} · {f.subject}
             </li>
           ))}
         </ul>
@@ -136,17 +127,8 @@ function Provenance({ evidence: e }: { evidence: Evidence }) {
         <dd>{e.subject}</dd>
         <dt>{s.rung.label}</dt>
         <dd>{s.rung[e.served_by]}</dd>
-        {e.cause && (
-          <>
-            <dt>{s.evidence.cause}</dt>
-            <dd>
-              {e.cause.replaceAll("_", " ")}
-              {e.detail ? `: ${e.detail}` : ""}
-            </dd>
-          </>
-        )}
         <dt>{s.evidence.model}</dt>
-        <dd>{e.model ? `${e.model.name} v${e.model.version}` : s.evidence.noModel}</dd>
+        <dd>{e.model ? `failure-${e.machine_class ?? ""} v${e.model.version}` : s.evidence.noModel}</dd>
         {e.model && (
           <>
             <dt>{s.evidence.digest}</dt>
@@ -157,28 +139,35 @@ function Provenance({ evidence: e }: { evidence: Evidence }) {
         <dd>
           {moment(e.features_at)} · {s.evidence.sources[e.source] ?? e.source}
         </dd>
-        <dt>{s.quality.label}</dt>
-        <dd>
-          <DataMark status={e.data_quality.status} /> · {s.quality.coverage} {share(e.data_quality.coverage)} (≥ {share(e.data_quality.minimum_coverage)})
-        </dd>
         <dt>{s.evidence.featureVersion}</dt>
-        <dd className="digest">{e.feature_version}</dd>
-        <dt>{s.evidence.dataVersion}</dt>
-        <dd className="digest">{e.data_version}</dd>
+        <dd className="digest">{e.feature_set ?? "–"}</dd>
+        <dt>{s.evidence.record}</dt>
+        <dd>
+          {e.chain ? (
+            <>
+              {e.is_record_intact ? s.evidence.intact : <b>{s.evidence.altered}</b>}
+              <small className="digest"> {e.chain.instance} / {e.chain.number}</small>
+            </>
+          ) : (
+            s.evidence.notYetLogged
+          )}
+        </dd>
+        <dt>{s.evidence.latency}</dt>
+        <dd>{withUnit(e.latency_ms, "ms")}</dd>
       </dl>
       <p className="actions no-print">
-        {e.replayable ? (
+        {e.is_replayable ? (
           <button type="button" disabled={!may || replay.isPending} onClick={() => replay.mutate()}>
             {replay.isPending ? s.evidence.replaying : s.evidence.replay}
           </button>
         ) : (
-          <span className="quiet-text">{s.evidence.notReplayable}</span>
+          <span className="quiet-text">{e.detail ?? s.evidence.notReplayable}</span>
         )}
         {replay.data && (
           <span role="status">
-            {replay.data.is_same
-              ? s.evidence.same(probability(replay.data.probability))
-              : s.evidence.different(probability(replay.data.probability), probability(replay.data.logged_probability))}
+            {replay.data.is_equal
+              ? s.evidence.same(probability(replay.data.computed?.probability))
+              : s.evidence.different(replay.data.detail ?? replay.data.differences.join("; "))}
           </span>
         )}
       </p>
@@ -187,7 +176,7 @@ function Provenance({ evidence: e }: { evidence: Evidence }) {
 }
 
 function Contributions({ evidence }: { evidence: Evidence }) {
-  const rows = [...evidence.vector].sort((a, b) => Math.abs(b.contribution ?? 0) - Math.abs(a.contribution ?? 0));
+  const rows = evidence.inputs;
   const largest = Math.max(...rows.map((r) => Math.abs(r.contribution ?? 0)), 1e-9);
   return (
     <section className="panel">
@@ -205,8 +194,9 @@ function Contributions({ evidence }: { evidence: Evidence }) {
         </thead>
         <tbody>
           {rows.map((row) => {
-            const normal = row.normal_range;
-            const limits = { low: normal?.low ?? null, high: normal?.high ?? null, warning: null, alarm: null };
+            // This machine's own past says more than the class; a new machine has only the class.
+            const [classLow, classHigh] = row.class_range ?? [null, null];
+            const limits = { low: row.own_range?.low ?? classLow ?? null, high: row.own_range?.high ?? classHigh ?? null, warning: null, alarm: null };
             const where = standing(row.value, limits);
             return (
               <tr key={row.feature} data-standing={where}>
@@ -215,11 +205,14 @@ function Contributions({ evidence }: { evidence: Evidence }) {
                   <b>{row.value === null ? s.bar.noValue : row.text}</b>
                 </td>
                 <td>
-                  {normal ? (
+                  {limits.low !== null ? (
                     <span className="against">
                       <Against value={row.value} limits={limits} />
                       <span className="nowrap">
-                        {number(normal.low)}–{withUnit(normal.high, row.unit === "1" ? "" : row.unit)} <small>{where === "inside" ? "" : s.bar[where]}</small>
+                        {number(limits.low)}–{withUnit(limits.high, row.unit === "1" ? "" : row.unit)}{" "}
+                        <small>
+                          {row.own_range ? "" : s.evidence.ofClass} {where === "inside" ? "" : <b>{s.bar[where]}</b>}
+                        </small>
                       </span>
                     </span>
                   ) : (
@@ -247,6 +240,35 @@ function Contributions({ evidence }: { evidence: Evidence }) {
     </section>
   );
 }
+
+/** What of each channel had arrived. */
+function Signals({ evidence }: { evidence: Evidence }) {
+  return (
+    <section className="panel">
+      <h2>{s.evidence.signals}</h2>
+      <table className="rows">
+        <thead>
+          <tr>
+            <th scope="col">{s.machine.signals}</th>
+            <th scope="col">{s.quality.coverage}</th>
+            <th scope="col">{s.quality.bad}</th>
+          </tr>
+        </thead>
+        <tbody>
+          {evidence.signals.map((signal) => (
+            <tr key={signal.channel}>
+              <th scope="row">{signal.title}</th>
+              <td>{share(signal.coverage)}</td>
+              <td>{share(signal.bad_share)}</td>
+            </tr>
+          ))}
+        </tbody>
+      </table>
+    </section>
+  );
+}
+
+const outcomeName = (outcome: string): string => s.outcome[OUTCOMES.find((o) => o === outcome) ?? "unknown"];
 
 function Against({ value, limits }: { value: number | null; limits: { low: number | null; high: number | null; warning: number | null; alarm: number | null } }) {
   const scale = scaleOf(limits);

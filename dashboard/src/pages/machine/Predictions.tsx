@@ -3,6 +3,7 @@ import { useQuery } from "@tanstack/react-query";
 import { Link } from "@tanstack/react-router";
 
 import { machinePredictions } from "../../api/queries";
+import { OUTCOMES } from "../../api/vocabulary";
 import { s } from "../../strings";
 import { moment } from "../../time/format";
 import { Loaded } from "../../ui/Loaded";
@@ -39,7 +40,7 @@ export function Predictions({ machineId }: { machineId: string }) {
                       <PredictedRisk row={{ ...p, predicted_at: p.asked_at }} />
                     </td>
                     <td>{p.failure_mode ?? s.none}</td>
-                    <td>{p.outcome ? s.outcome[p.outcome] : ""}</td>
+                    <td>{OUTCOMES.filter((o) => o === p.outcome).map((o) => s.outcome[o])}</td>
                   </tr>
                 ))}
               </tbody>
