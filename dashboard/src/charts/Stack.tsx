@@ -10,7 +10,7 @@ import { ProblemNote } from "../ui/Loaded";
 import type { Limits } from "../ui/scale";
 import { Lane, type Happening } from "./Lane";
 import { LEFT, Pane, RIGHT } from "./Pane";
-import { summaryOf } from "./series";
+import { gapsOf, summaryOf } from "./series";
 import { moved, zoomed } from "./span";
 
 const POINTS = 600;
@@ -154,7 +154,7 @@ function Notes({ series }: { series: Series }) {
   const { last, badShare } = summaryOf(series);
   const notes = [
     last === null ? s.machine.noData : value(series, last),
-    series.gaps.length ? s.machine.gaps(series.gaps.length) : "",
+    gapsOf(series).length ? s.machine.gaps(gapsOf(series).length) : "",
     badShare > 0.0005 ? s.machine.badShare(share(badShare)) : "",
   ].filter(Boolean);
   return <small>{notes.join(" · ")}</small>;
@@ -186,7 +186,7 @@ function AsTable({ wanted, results, happenings }: { wanted: readonly Wanted[]; r
                 <td>{value(series, lowest)}</td>
                 <td>{value(series, highest)}</td>
                 <td>
-                  {s.machine.gaps(series.gaps.length)} · {s.machine.badShare(share(badShare))} · {number(series.count.reduce((a, b) => a + b, 0))}
+                  {s.machine.gaps(gapsOf(series).length)} · {s.machine.badShare(share(badShare))} · {number(series.count.reduce((a, b) => a + b, 0))}
                 </td>
               </tr>
             );

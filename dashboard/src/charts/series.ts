@@ -36,8 +36,22 @@ export function badStretches(series: Series, least = 0.05): Mark[] {
   return found;
 }
 
-export const gapsOf = (series: Series): Mark[] =>
-  series.gaps.map((gap) => ({ from: Date.parse(gap.from) / 1_000, to: Date.parse(gap.to) / 1_000 }));
+/** Two or more buckets in a row in which nothing arrived; at the ends of the span as well. */
+export function gapsOf(series: Series): Mark[] {
+  const begin = Date.parse(series.from) / 1_000;
+  const found: Mark[] = [];
+  let first: number | null = null;
+  for (let i = 0; i <= series.count.length; i++) {
+    const isEmpty = i < series.count.length && series.count[i] === 0 && series.bad_share[i] === null;
+    if (isEmpty) first ??= i;
+    else if (first !== null) {
+      const mark = { from: begin + first * series.bucket_seconds, to: begin + i * series.bucket_seconds };
+      if (i - first >= 2) found.push(mark);
+      first = null;
+    }
+  }
+  return found;
+}
 
 export interface Summary {
   last: number | null;
