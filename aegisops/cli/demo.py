@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from aegisops.cli import output, runs
+from aegisops.cli.access import console_link
 
 if TYPE_CHECKING:
     from aegisops.cli.stack import Stack
@@ -136,16 +137,18 @@ def _run(
             output.as_json(result, json)
         run.ready = True
         run.save(base)
-        _show(answers, stack.urls)
+        _show(answers, stack.urls, console_link(stack.settings))
         if not once:
             stack.start_dagster_daemon()
             output.note("running; Ctrl-C stops everything")
             threading.Event().wait()
 
 
-def _show(answers: list[dict[str, Any]], urls: dict[str, str]) -> None:
+def _show(answers: list[dict[str, Any]], urls: dict[str, str], console: str) -> None:
+    output.say(f"Console: {console}")
     title = f"Riskiest of {len(answers)} machines"
     output.results.print(output.predictions_table(title, answers[:SHOWN]))
+    output.say("Console: aegisops console --open   (the link above, anew)")
     output.say(f"API:     {urls['API']}/api/docs   (token: aegisops token)")
     output.say(f"Dagster: {urls['Dagster']}")
     output.say("Alarms:  aegisops alarms list")
