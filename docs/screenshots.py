@@ -1,4 +1,4 @@
-"""Takes docs/images/{dagster,api}.png from the stack that runs here, with headless Chromium.
+"""Takes docs/images/{console-*,dagster,api}.png from the stack that runs here, with Chromium.
 
 aegisops demo        # in another terminal
 make screenshots
@@ -10,9 +10,11 @@ import shutil
 import sys
 from pathlib import Path
 
+from PIL import Image
 from playwright.sync_api import Page, sync_playwright
 
 from aegisops.cli import runs
+from aegisops.cli.access import console_link
 
 IMAGES = Path(__file__).parent / "images"
 ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
@@ -29,10 +31,41 @@ def main() -> int:
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=browser_path, args=ARGUMENTS)
         page = browser.new_page(viewport={"width": 1600, "height": 1050})
+        _console(page)
         _api(page, run.urls["API"])
         _dagster(page, run.urls["Dagster"])
         browser.close()
     return 0
+
+
+PAGES = {
+    "fleet": "/",
+    "area": "/areas?site={site}&area={area}",
+    "machine": "/machines/{machine}?range=1d",
+    "alarms": "/alarms",
+    "advisories": "/advisories",
+    "work-orders": "/work-orders",
+    "handover": "/handover",
+    "kpi": "/kpi",
+    "models": "/models",
+    "system": "/system",
+}
+
+
+def _console(page: Page) -> None:
+    """Every page of the console; of the machine and the prediction that are worst now."""
+    link = console_link(runs.settings())
+    url, _, token = link.partition("/#token=")
+    asked = {"headers": {"authorization": f"Bearer {token}"}}
+    worst = page.request.get(f"{url}/api/v1/machines?limit=1", **asked).json()["machines"][0]
+    names = {"machine": worst["machine_id"], "site": worst["site"], "area": worst["area"]}
+    pages = PAGES | {"evidence": f"/predictions/{worst['prediction_id']}"}
+    page.goto(link)
+    for name, path in pages.items():
+        page.goto(url + path.format(**names))
+        page.wait_for_selector("main h1", timeout=60_000)
+        page.wait_for_timeout(4_000)
+        _take(page, f"console-{name}.png", colors=256)
 
 
 def _api(page: Page, url: str) -> None:
@@ -57,9 +90,12 @@ def _dagster(page: Page, url: str) -> None:
     _take(page, "dagster.png")
 
 
-def _take(page: Page, name: str) -> None:
+def _take(page: Page, name: str, colors: int = 0) -> None:
+    """With `colors`: so many at most, a quarter of the bytes for a page of few colours."""
     path = IMAGES / name
     page.screenshot(path=path)
+    if colors:
+        Image.open(path).convert("RGB").quantize(colors).save(path, optimize=True)
     size = path.stat().st_size
     sys.stderr.write(f"{path.name}: {size / 1000:.0f} kB\n")
     if size > MOST_BYTES:

@@ -100,7 +100,7 @@ export const s = {
     anomaly: "anomaly model",
     thresholds: "limit rules",
     abstained: "no answer",
-    version: (version: string) => `model v${version}`,
+    version: (version: string) => `model ${version}`,
   },
   quality: {
     label: "Data",
@@ -206,6 +206,7 @@ export const s = {
     predictions: "Logged predictions",
     noPredictions: "No prediction has been logged for this machine.",
     sensors: "Sensors",
+    awaited: "no reading since this page opened",
     lastMaintenance: "Last maintenance",
     health: "Health",
     mode: "Most likely failure mode",

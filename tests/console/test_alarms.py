@@ -1,41 +1,46 @@
 """Alarms as operators meet them."""
 
 import re
+from itertools import count
 
 import pytest
 from playwright.sync_api import expect
 
+NUMBERS = count(1)
+
 
 @pytest.fixture
 def hot(site):
-    """A machine whose vibration is beyond its alarm limit, and its alarm."""
-    machine = "hot-1"
+    """The alarm of a machine whose vibration is beyond its alarm limit."""
+    machine = f"hot-{next(NUMBERS)}"
     site.register(machine)
     site.feel(machine, vibration_rms_1h=7.5)
-    alarm = site.until(lambda: next(iter(site.alarms(machine)), None), "the alarm")
-    yield alarm
+    yield site.until(lambda: vibration_high(site, machine), "the alarm")
     site.feel(machine)
     site.forget(machine)
+
+
+def vibration_high(site, machine):
+    found = [a for a in site.alarms(machine) if a["definition_id"] == "vibration_high"]
+    return next(iter(found), None)
 
 
 def row(page, alarm):
     return page.locator(f"tr[data-alarm='{alarm['alarm_id']}']")
 
 
-def test_a_raised_alarm_is_visible_within_a_second(site, open_page):
-    page = open_page("/alarms")
+def test_a_raised_alarm_comes_by_itself_without_being_asked_for(site, open_page):
+    """How soon is measured by benchmarks/console.py; here, that nothing but the live feed tells."""
+    page = open_page("/alarms", expected=("Failed to load", "ERR_FAILED"))
     expect(page.locator(".connection")).to_contain_text("live")
-    site.register("quick-1")
-    site.feel("quick-1", vibration_rms_1h=8.0)
-    seen = page.locator("tr[data-alarm]", has_text="quick-1").first
-    seen.wait_for(timeout=40_000)
-    visible_at = page.evaluate("Date.now()")
-    raised = site.alarms("quick-1")[0]["raised_at"]
-    raised_at = page.evaluate("Date.parse", raised)
-    site.forget("quick-1")
-    assert (
-        visible_at - raised_at <= 1_500
-    )  # the bar is 1 s (benchmarks); a busy test box gets half more
+    expect(page.get_by_role("tab", name=re.compile("Active"))).to_contain_text(re.compile(r"\d"))
+    page.route(re.compile("/api/v1/alarms"), lambda route: route.abort())
+    machine = f"quick-{next(NUMBERS)}"
+    site.register(machine)
+    site.feel(machine, vibration_rms_1h=8.0)
+    expect(page.locator("tr[data-alarm]", has_text=machine).first).to_be_visible(timeout=30_000)
+    site.feel(machine)
+    site.forget(machine)
 
 
 def test_two_people_cannot_act_on_the_same_alarm_unseen(site, open_page, hot):
@@ -50,7 +55,7 @@ def test_two_people_cannot_act_on_the_same_alarm_unseen(site, open_page, hot):
 
 def _after_somebody_else(site, route, alarm):
     url = f"/api/v1/alarms/{alarm['alarm_id']}/acknowledge"
-    current = site.alarms(alarm["machine_id"])[0]
+    current = vibration_high(site, alarm["machine_id"])
     other = {"authorization": f"Bearer {site.token('operator-2')}"}
     answer = site.http.post(url, json={"version": current["version"]}, headers=other)
     answer.raise_for_status()
@@ -89,7 +94,7 @@ def test_an_outcome_takes_two_clicks(site, open_page, hot):
     page = open_page("/alarms")
     row(page, hot).get_by_role("button", name="Outcome").click()
     page.locator("[popover]:popover-open").get_by_role("button", name=re.compile("^False")).click()
-    expect(page.get_by_text("Recorded for hot-1: False alarm")).to_be_visible()
+    expect(page.get_by_text(f"Recorded for {hot['machine_id']}: False alarm")).to_be_visible()
 
 
 def test_a_flood_is_grouped_by_cause_and_shows_what_came_first(site, open_page):
@@ -97,14 +102,14 @@ def test_a_flood_is_grouped_by_cause_and_shows_what_came_first(site, open_page):
     page = open_page("/alarms")
     site.register(*machines, area="Hall F")
     site.feel(machines[0], vibration_rms_1h=7.0)
-    site.until(lambda: site.alarms(machines[0]), "the first alarm")
+    site.until(lambda: vibration_high(site, machines[0]), "the first alarm")
     site.feel(*machines, vibration_rms_1h=7.0)
     expect(page.get_by_text(re.compile("^Alarm flood: "))).to_be_visible(timeout=45_000)
     group = page.locator(".flood-group", has_text="Hall F")
     expect(group.locator("summary")).to_contain_text("first out: flood-00")
-    expect(group.locator("summary")).to_contain_text("30 of one cause", timeout=30_000)
     group.locator("summary").click()
-    expect(group.locator("tr[data-alarm]")).to_have_count(30)
+    high = group.locator("tr[data-alarm]", has_text="Front bearing vibration high")
+    expect(high).to_have_count(30, timeout=30_000)
     # There is no way to acknowledge them all at once.
     assert page.get_by_role("button", name=re.compile("all", re.IGNORECASE)).count() == 0
     site.feel(*machines)

@@ -3,7 +3,7 @@ import { QueryClient, keepPreviousData, queryOptions } from "@tanstack/react-que
 
 import { answer, api } from "./client";
 import { asProblem } from "./problem";
-import type { Alarm, AlarmList } from "./types";
+import type { Alarm, AlarmList, WorkOrder } from "./types";
 import type { Outcome } from "./vocabulary";
 
 const TRIES = 3;
@@ -197,7 +197,7 @@ export const alarmDefinitions = () =>
 export const workOrders = () =>
   queryOptions({
     queryKey: ["work-orders"],
-    queryFn: ({ signal }) => answer(api.GET("/api/v1/work-orders", { params: { query: {} }, signal })),
+    queryFn: ({ signal }) => answer(api.GET("/api/v1/work-orders", { params: { query: {} }, signal })) as Promise<{ work_orders: WorkOrder[] }>,
     refetchInterval: every(15_000),
   });
 

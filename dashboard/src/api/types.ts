@@ -165,22 +165,7 @@ export interface MachineClass {
   failure_modes: { code: string; title: string; action: string; procedure: string | null }[];
 }
 
-export interface WorkOrder {
-  work_order_id: string;
-  machine_id: string;
-  alarm_id: string | null;
-  prediction_id: string | null;
-  title: string;
-  description: string;
-  priority: Priority;
-  procedure: string | null;
-  state: "draft" | "open" | "closed";
-  created_at: string;
-  created_by: string;
-  outcome: Outcome | null;
-  closed_at: string | null;
-  delivery: { webhook: string; attempts: number; detail: string | null };
-}
+export type WorkOrder = Schemas["WorkOrder"];
 
 /** The client reads a pair as a list of any length. */
 export type Evidence = Omit<Schemas["Evidence"], "inputs"> & {
@@ -250,6 +235,6 @@ export interface SystemStatus {
   uptime_seconds: number;
   dependencies: Record<string, { status: string; detail: string | null; waiting?: number; capacity?: number }>;
   models: { machine_class: string; rung: Rung; version: string | null; refused: { version: string | null; reason: string } | null }[];
-  lag: { app: string; topic: string; messages: number }[];
-  freshness: { stage: string; newest_at: string | null; age_seconds: number | null }[];
+  lag?: { app: string; topic: string; messages: number }[];
+  freshness?: { stage: string; newest_at: string | null; age_seconds: number | null }[];
 }

@@ -20,7 +20,7 @@ export function SystemPage() {
       <div className="page-head">
         <h1>{s.system.title}</h1>
       </div>
-      <Loaded query={query}>{(data) => <Parts status={data} />}</Loaded>
+      <Loaded query={query}>{(data) => <Parts status={data as SystemStatus} />}</Loaded>
     </div>
   );
 }
@@ -97,7 +97,7 @@ function Parts({ status }: { status: SystemStatus }) {
             </tr>
           </thead>
           <tbody>
-            {status.freshness.map((f) => (
+            {(status.freshness ?? []).map((f) => (
               <tr key={f.stage}>
                 <th scope="row">{f.stage}</th>
                 <td>{duration(f.age_seconds)}</td>
@@ -107,7 +107,7 @@ function Parts({ status }: { status: SystemStatus }) {
           </tbody>
         </table>
         <h2>{s.system.lag}</h2>
-        {status.lag.length === 0 ? (
+        {!status.lag?.length ? (
           <p className="quiet-text">{s.system.noLag}</p>
         ) : (
           <table className="rows">

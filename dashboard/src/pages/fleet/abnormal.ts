@@ -4,15 +4,19 @@ import { s } from "../../strings";
 import { ms } from "../../time/format";
 import { deviation, severity } from "../../ui/scale";
 
+/** Levels of ui/scale's severity. */
+const BEYOND_WARNING = 3;
+const BEYOND_ALARM = 4;
+
 /** Alarms come before predictions, predictions before data faults. 0 = nothing to see. */
 export function rank(machine: MachineRow): number {
   const { alarms } = machine;
   if (alarms.top) return 100 - alarms.top.priority * 10 + (alarms.unacknowledged ? 5 : 0);
   if (machine.risk === "high") return 40;
-  if (worst(machine)?.level === 4) return 35;
+  if (worst(machine)?.level === BEYOND_ALARM) return 35;
   if (machine.data_quality.status === "instrument_fault" || machine.data_quality.status === "no_data") return 30;
   if (machine.risk === "elevated") return 20;
-  if (worst(machine)?.level === 3) return 15;
+  if (worst(machine)?.level === BEYOND_WARNING) return 15;
   if (machine.data_quality.status === "degraded") return 10;
   return 0;
 }
@@ -35,8 +39,8 @@ export function what(machine: MachineRow): string {
     return machine.failure_mode?.title ?? s.fleet.riskText(s.risk[machine.risk]);
   }
   if (machine.data_quality.status !== "good") return s.fleet.data(s.quality[machine.data_quality.status]);
-  const indicator = worst(machine)?.indicator;
-  return indicator ? s.fleet.limit(indicator.title) : "";
+  const furthest = worst(machine);
+  return furthest && furthest.level >= BEYOND_WARNING ? s.fleet.limit(furthest.indicator.title) : "";
 }
 
 /** The indicator furthest from normal, by limits first and then by the band's width. */

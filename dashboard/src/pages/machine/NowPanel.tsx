@@ -45,7 +45,7 @@ function Sensor({ machineId, sensor }: { machineId: string; sensor: Health["sens
       const live = store.get(machineId)?.channels.get(channel);
       if (value.current) value.current.textContent = live ? number(live.value) : "–";
       if (!about.current) return;
-      const quality = live ? ([s.quality.good, s.quality.uncertain, s.quality.bad][live.quality] ?? s.quality.bad) : status === "ok" ? s.live.connecting : s.quality.no_data;
+      const quality = live ? ([s.quality.good, s.quality.uncertain, s.quality.bad][live.quality] ?? s.quality.bad) : status === "ok" ? s.machine.awaited : s.quality.no_data;
       about.current.textContent = live ? `${quality} · ${duration((clock.now() - live.ts / 1_000) / 1_000)}` : quality;
     };
     show();
