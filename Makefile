@@ -55,7 +55,7 @@ stack: setup ## the production topology as processes: TLS and a user for every p
 	$(BIN)/python -m deploy.stack $(if $(filter-out 0 no false,$(ONCE)),--once) $(if $(MACHINES),--machines $(MACHINES))
 
 test: setup ## make check, then the whole test suite
-	@$(MAKE) --no-print-directory check
+	@$(MAKE) --no-print-directory check console-test
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup --ignore=tests/docs
 
 test-kafka: setup ## the tests of the streams on real Kafka (Java 17 and Maven)

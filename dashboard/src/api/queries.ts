@@ -229,18 +229,18 @@ export const drift = (machineClass: string) =>
     staleTime: 60_000,
   });
 
-/** The report as HTML text; shown only inside a frame that may do nothing. */
+/** Where a frame may load the report from, for a short while: a frame sends no token. */
 export const driftReport = (machineClass: string) =>
   queryOptions({
     queryKey: ["drift-report", machineClass],
-    queryFn: ({ signal }) =>
-      answer<string>(
-        (api.GET as unknown as (p: string, o: object) => Promise<{ data?: string; response: Response }>)(
-          `/api/v1/models/${encodeURIComponent(machineClass)}/drift/report`,
-          { parseAs: "text", signal },
-        ),
+    queryFn: () =>
+      answer(
+        api.POST("/api/v1/models/{machine_class}/drift/report-ticket", {
+          params: { path: { machine_class: machineClass } },
+        }),
       ),
-    staleTime: 600_000,
+    staleTime: Infinity,
+    gcTime: 0,
   });
 
 export const systemStatus = () =>

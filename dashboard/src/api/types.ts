@@ -192,42 +192,9 @@ export interface AlarmKpi {
   priorities: Record<string, number>;
 }
 
-export interface Handover {
-  since: string;
-  until: string;
-  new_alarms: Alarm[];
-  standing: Alarm[];
-  shelved: Alarm[];
-  out_of_service: Alarm[];
-  advisories: Alarm[];
-  work_orders: WorkOrder[];
-  model_changes: { at: string; machine_class: string; version: string; decision: string; decided_by: string; reason: string }[];
-  abnormal_machines: { machine_id: string; risk: Risk; since: string | null }[];
-}
-
-export interface ModelVersion {
-  version: string;
-  digest: string;
-  trained_at: string | null;
-  promoted_at: string | null;
-  metrics: Record<string, number>;
-}
-
-export interface ClassModels {
-  machine_class: string;
-  title: string;
-  rung: Rung;
-  production: ModelVersion | null;
-  shadow: ModelVersion | null;
-  shadow_comparison: {
-    n: number;
-    agreement: number;
-    production_brier: number | null;
-    shadow_brier: number | null;
-    mean_difference: number;
-  } | null;
-  history: { decided_at: string; version: string; decision: string; decided_by: string; reason: string }[];
-}
+export type Handover = Schemas["Handover"];
+export type ModelVersion = Schemas["ModelInfo"];
+export type ClassModels = Schemas["ClassModels"];
 
 export interface SystemStatus {
   status: string;

@@ -53,17 +53,22 @@ export function HandoverPage() {
 function Parts({ data }: { data: Handover }) {
   return (
     <>
-      <Part title={s.handover.newAlarms} count={data.new_alarms.length}><Alarms rows={data.new_alarms} /></Part>
-      <Part title={s.handover.standing} count={data.standing.length}><Alarms rows={data.standing} /></Part>
-      <Part title={s.handover.shelved} count={data.shelved.length}><Alarms rows={data.shelved} /></Part>
-      <Part title={s.handover.outOfService} count={data.out_of_service.length}><Alarms rows={data.out_of_service} /></Part>
-      <Part title={s.handover.advisories} count={data.advisories.length}><Alarms rows={data.advisories} /></Part>
+      {data.notices.map((notice) => (
+        <p key={notice} className="note" role="status">
+          {notice}
+        </p>
+      ))}
+      <Part title={s.handover.newAlarms} count={data.new_alarms.length}><Alarms rows={data.new_alarms as readonly Alarm[]} /></Part>
+      <Part title={s.handover.standing} count={data.standing_alarms.length}><Alarms rows={data.standing_alarms as readonly Alarm[]} /></Part>
+      <Part title={s.handover.shelved} count={data.shelved.length}><Alarms rows={data.shelved as readonly Alarm[]} /></Part>
+      <Part title={s.handover.outOfService} count={data.out_of_service.length}><Alarms rows={data.out_of_service as readonly Alarm[]} /></Part>
+      <Part title={s.handover.advisories} count={data.advisories.length}><Alarms rows={data.advisories as readonly Alarm[]} /></Part>
       <Part title={s.handover.orders} count={data.work_orders.length}><WorkOrderTable orders={data.work_orders} /></Part>
       <Part title={s.handover.changes} count={data.model_changes.length}>
         <ul>
           {data.model_changes.map((change) => (
-            <li key={`${change.at}${change.version}${change.decision}`}>
-              {moment(change.at)} · {change.machine_class} v{change.version} · {s.handover.decided(change.decision.replaceAll("_", " "), change.decided_by)} · {change.reason}
+            <li key={`${change.decided_at}${change.version}${change.decision}`}>
+              {moment(change.decided_at)} · {change.machine_class} v{change.version} · {s.handover.decided(change.decision.replaceAll("_", " "), change.decided_by)} · {change.reason}
             </li>
           ))}
         </ul>

@@ -1,12 +1,12 @@
 /** Which model answers, which one is tried beside it, what was decided, and whether the data moved. */
 import { useQuery } from "@tanstack/react-query";
-import { useEffect, useState } from "react";
+import { useState } from "react";
 
 import { drift, driftReport, models } from "../api/queries";
 import type { ClassModels, ModelVersion } from "../api/types";
 import { useLive } from "../live/live";
 import { s } from "../strings";
-import { moment, number, share, withUnit } from "../time/format";
+import { moment, number, share } from "../time/format";
 import { Age } from "../ui/Age";
 import { Loaded, ProblemNote } from "../ui/Loaded";
 
@@ -86,7 +86,7 @@ function Version({ of: v }: { of: ModelVersion }) {
       <dt>{s.models.version}</dt>
       <dd>{v.version}</dd>
       <dt>{s.evidence.digest}</dt>
-      <dd className="digest">{v.digest}</dd>
+      <dd className="digest">{v.digest ?? "–"}</dd>
       <dt>{s.models.trained}</dt>
       <dd>{moment(v.trained_at)}</dd>
       {v.promoted_at && (
@@ -108,19 +108,19 @@ function Version({ of: v }: { of: ModelVersion }) {
 
 function Comparison({ of: m }: { of: ClassModels }) {
   const c = m.shadow_comparison;
-  if (!c || c.n === 0) return <p className="quiet-text">{s.models.noComparison}</p>;
+  if (!c || c.pairs === 0) return <p className="quiet-text">{s.models.noComparison}</p>;
   return (
     <>
       <h3>{s.models.comparison}</h3>
       <dl className="facts">
         <dt>{s.models.n}</dt>
-        <dd>{c.n.toLocaleString("en")}</dd>
+        <dd>{c.pairs.toLocaleString("en")}</dd>
         <dt>{s.models.agreement}</dt>
         <dd>{share(c.agreement)}</dd>
         <dt>{s.models.difference}</dt>
         <dd>{number(c.mean_difference)}</dd>
-        <dt>{s.models.brier}</dt>
-        <dd>{s.models.production} {number(c.production_brier)} · {s.models.shadow} {number(c.shadow_brier)}</dd>
+        <dt>{s.models.correlation}</dt>
+        <dd>{number(c.correlation)}</dd>
       </dl>
     </>
   );
@@ -135,12 +135,12 @@ function Drift({ machineClass }: { machineClass: string }) {
       <h3>{s.models.drift}</h3>
       <Loaded query={query} notFound={s.models.noDrift}>
         {(data) =>
-          data.measured_at === null ? (
+          data.checked_at === null ? (
             <p className="quiet-text">{s.models.noDrift}</p>
           ) : (
             <>
               <p>
-                <b>{data.is_drifting ? s.models.isDrifting : s.models.isNot}</b> · {share(data.share)} · {s.models.measured} {moment(data.measured_at)}
+                <b>{data.is_drifting ? s.models.isDrifting : s.models.isNot}</b> · {s.models.measured} {moment(data.checked_at)}
               </p>
               <div className="scroll" tabIndex={0}>
                 <table className="rows">
@@ -149,18 +149,20 @@ function Drift({ machineClass }: { machineClass: string }) {
                       <th scope="col">{d.feature}</th>
                       <th scope="col">{d.state}</th>
                       <th scope="col">{d.distance}</th>
-                      <th scope="col">{d.before}</th>
-                      <th scope="col">{d.now}</th>
+                      <th scope="col">{d.threshold}</th>
+                      <th scope="col">{d.machines}</th>
                     </tr>
                   </thead>
                   <tbody>
                     {data.features.map((f) => (
-                      <tr key={f.feature}>
-                        <th scope="row">{f.title}</th>
-                        <td>{f.is_drifted ? <b>{s.models.drifted}</b> : s.models.steady}</td>
-                        <td>{number(f.distance)}</td>
-                        <td>{withUnit(f.reference_mean, f.unit === "1" ? "" : f.unit)}</td>
-                        <td>{withUnit(f.current_mean, f.unit === "1" ? "" : f.unit)}</td>
+                      <tr key={`${f.kind}/${f.feature}`}>
+                        <th scope="row">
+                          {f.feature} <small>{f.kind}</small>
+                        </th>
+                        <td>{f.drifted ? <b>{f.verdict}</b> : f.verdict}</td>
+                        <td>{number(f.value)}</td>
+                        <td>{number(f.threshold)}</td>
+                        <td>{f.machines.join(", ")}</td>
                       </tr>
                     ))}
                   </tbody>
@@ -182,15 +184,8 @@ function Drift({ machineClass }: { machineClass: string }) {
 
 /** The report is a page of another tool: it runs in a frame that may do nothing here. */
 function Report({ machineClass }: { machineClass: string }) {
-  const query = useQuery(driftReport(machineClass));
-  const [address, setAddress] = useState<string | null>(null);
-  useEffect(() => {
-    if (!query.data) return;
-    const made = URL.createObjectURL(new Blob([query.data], { type: "text/html" }));
-    setAddress(made);
-    return () => URL.revokeObjectURL(made);
-  }, [query.data]);
-  if (query.error) return <ProblemNote error={query.error} />;
-  if (!address) return <p role="status">{s.loading}</p>;
-  return <iframe className="report" title={s.models.report} src={address} sandbox="allow-scripts" />;
+  const ticket = useQuery(driftReport(machineClass));
+  if (ticket.error) return <ProblemNote error={ticket.error} />;
+  if (!ticket.data) return <p role="status">{s.loading}</p>;
+  return <iframe className="report" title={s.models.report} src={ticket.data.url} sandbox="allow-scripts" />;
 }
