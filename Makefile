@@ -56,7 +56,10 @@ stack: setup ## the production topology as processes: TLS and a user for every p
 
 test: setup ## make check, then the whole test suite
 	@$(MAKE) --no-print-directory check console-test
-	$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup --ignore=tests/docs
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup --ignore=tests/docs -m "not browser"
+
+test-browser: setup console ## the console's stories in a real browser on a whole site
+	$(BIN)/python -m pytest tests/console
 
 test-kafka: setup ## the tests of the streams on real Kafka (Java 17 and Maven)
 	AEGIS_REQUIRE_KAFKA=1 $(BIN)/python -m pytest tests/streaming tests/aegisops/test_bus.py tests/aegisops/embedded
