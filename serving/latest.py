@@ -61,9 +61,7 @@ class LatestBook:
 
     async def run(self) -> None:
         """Flush for ever; Redis away costs the rows of that time, not the loop."""
-        # The client may turn a cancellation into an error of its own: the task's word ends it too.
-        task = asyncio.current_task()
-        while task is None or not task.cancelling():
+        while True:
             await asyncio.sleep(FLUSH_SECONDS)
             try:
                 await self.flush()

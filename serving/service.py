@@ -40,6 +40,7 @@ from aegisops.work_orders import WorkOrderStore
 from serving.alarms import AlarmDesk
 from serving.audit import Audit
 from serving.auth import Authenticator, make_tokens
+from serving.ending import end
 from serving.features import FeatureReader
 from serving.feedback import FeedbackBook
 from serving.ladder import Ladder
@@ -140,9 +141,7 @@ class Service:
     async def stop(self) -> None:
         """Hand the outbox's rest to Kafka for a few seconds, then let go of everything."""
         self.telemetry.hub.close()
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await end(self._tasks)
         self.shadow.stop()
         until = time.monotonic() + DRAIN_SECONDS
         while self.outbox.depth and time.monotonic() < until and self.outbox.failure is None:

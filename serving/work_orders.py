@@ -192,9 +192,7 @@ class Delivery:
 
     async def run(self) -> None:
         """For ever; whatever goes wrong is tried again."""
-        # The client may turn a cancellation into an error of its own: the task's word ends it too.
-        task = asyncio.current_task()
-        while task is None or not task.cancelling():
+        while True:
             await asyncio.sleep(DELIVER_SECONDS)
             try:
                 if self._settings.webhook_url:

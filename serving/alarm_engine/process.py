@@ -26,6 +26,7 @@ from serving.alarm_engine.engine import AlarmEngine
 from serving.alarm_engine.metrics import EngineMetrics
 from serving.alarm_engine.notifier import Notifier, Pager, routing_key
 from serving.alarm_journal import JournalReader
+from serving.ending import end
 from serving.service import Service, build, lake_of
 
 if TYPE_CHECKING:
@@ -111,9 +112,8 @@ async def run(settings: Settings) -> None:
         await asyncio.wait({waiting, tasks[0]}, return_when=asyncio.FIRST_COMPLETED)
     finally:
         server.should_exit = True
-        tasks[0].cancel()
-        waiting.cancel()
-        await asyncio.gather(*tasks, waiting, return_exceptions=True)
+        await end([tasks[0], waiting])
+        await asyncio.gather(*tasks[1:], return_exceptions=True)
         with contextlib.suppress(AegisError):
             await engine.stop()
         if engine.notifier is not None:

@@ -18,7 +18,7 @@ def built(api: Running, tmp_path: Path) -> Path:
     (folder / "index.html").write_text("<!doctype html><title>Mission Control</title>")
     (folder / "assets" / "main-1a2b3c.js").write_text("console.log(1)" * 100)
     (folder / "favicon.svg").write_text("<svg/>")
-    (tmp_path / "secret.txt").write_text("secret")
+    (tmp_path / "secret.txt").write_text("the key under the mat")
     api.client._transport.app.state.console_folder = folder  # type: ignore[attr-defined]
     return folder
 
@@ -68,9 +68,7 @@ async def test_what_is_not_there_is_a_404(api: Running, built: Path, path: str) 
     "path", ["/..%2fsecret.txt", "/assets/..%2f..%2fsecret.txt", "/x/%2e%2e/%2e%2e/secret.txt"]
 )
 async def test_nothing_outside_the_folder_is_sent(api: Running, built: Path, path: str) -> None:
-    assert "secret" not in (await api.client.get(path)).text.replace(path, "").replace(
-        "secret.txt here", ""
-    )
+    assert "under the mat" not in (await api.client.get(path)).text
 
 
 async def test_before_the_build_the_page_says_how_to_build(api: Running, tmp_path: Path) -> None:
