@@ -54,6 +54,7 @@ OPS_WORK_ORDERS = "ops/work_orders"
 
 # --- Dagster assets that are not tables -------------------------------------------------------
 ML_FAILURE_MODEL = "ml/failure_model"
+ML_ANOMALY_MODEL = "ml/anomaly_model"
 ML_VALIDATION = "ml/validation"
 ML_SHADOW = "ml/shadow"
 ML_PRODUCTION = "ml/production"

@@ -251,6 +251,11 @@ class Settings(BaseSettings):
         return self.data_dir.absolute() / "bundles"
 
     @property
+    def forests_dir(self) -> Path:
+        """The newest Isolation Forest of each class, until a bundle takes it."""
+        return self.data_dir.absolute() / "forests"
+
+    @property
     def drift_reports_dir(self) -> Path:
         """Drift reports: a folder per class, JSON for ever and the last HTML pages."""
         return self.data_dir.absolute() / "reports" / "drift"

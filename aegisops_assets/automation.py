@@ -19,7 +19,14 @@ from aegisops.schemas.tables import (
 from aegisops_assets.drift import drift_job, due, retrain_config
 from aegisops_assets.keys import key, size_metadata
 from aegisops_assets.lakehouse import BRONZE, features, hourly, labels, tiles
-from aegisops_assets.models import failure_model, production, shadow, training_set, validation
+from aegisops_assets.models import (
+    anomaly_model,
+    failure_model,
+    production,
+    shadow,
+    training_set,
+    validation,
+)
 from aegisops_assets.ops import maintain
 from aegisops_assets.parity import parity_job
 from aegisops_assets.steps.platform import Platform
@@ -29,7 +36,7 @@ build_features = dg.define_asset_job(
     [tiles, features, labels, hourly],
     description="bronze → tiles, features, labels, hourly summaries",
 )
-_RETRAINED = [training_set, failure_model, validation, shadow, production]
+_RETRAINED = [training_set, anomaly_model, failure_model, validation, shadow, production]
 train_and_promote = dg.define_asset_job(
     "train_and_promote",
     _RETRAINED,

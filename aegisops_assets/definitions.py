@@ -13,6 +13,7 @@ ASSETS: tuple[dg.AssetSpec | dg.AssetsDefinition, ...] = (
     lakehouse.labels,
     lakehouse.hourly,
     models.training_set,
+    models.anomaly_model,
     models.failure_model,
     models.validation,
     models.shadow,

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from aegisops.modelling.drift import Finding
+    from aegisops.modelling.rows import Floats
 
 MOST_BARS = 25
 MOST_DAYS = 60
@@ -31,6 +32,26 @@ def reliability(figures: dict[str, Any]) -> str:
     axes.set_xlim(0, 1)
     axes.set_ylim(0, 1)
     return _markdown("reliability", figure)
+
+
+def scores(healthy: Floats, before_failure: Floats, usual: float) -> str:
+    """Anomaly scores of test rows; right of the line a score is called unusual."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(4, 2.6), dpi=90, layout="tight")
+    axes = figure.subplots()
+    for values, name, colour in (
+        (healthy, "healthy", "0.6"),
+        (before_failure, "before a failure", "tab:red"),
+    ):
+        if values.size:
+            axes.hist(values, bins=30, density=True, alpha=0.6, label=name, color=colour)
+    axes.axvline(usual, color="0.15", linewidth=1)
+    axes.set_xlabel("anomaly score")
+    axes.set_ylabel("density")
+    if healthy.size or before_failure.size:
+        axes.legend(fontsize=7)
+    return _markdown("anomaly scores", figure)
 
 
 def drift(findings: Sequence[Finding]) -> str:

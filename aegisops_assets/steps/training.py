@@ -14,7 +14,7 @@ import polars as pl
 
 from aegisops import signing
 from aegisops.machines.model import US_PER_SECOND
-from aegisops.modelling import anomaly, bundle, remaining_life, split, training
+from aegisops.modelling import bundle, remaining_life, split, training
 from aegisops.modelling.anomaly import AnomalyModel
 from aegisops.modelling.fitting import Recipe
 from aegisops.modelling.remaining_life import LifeModel
@@ -125,20 +125,22 @@ def train(
     The bundle's version and time come from its rows, so that the same data gives the same bytes
     and the same digest; a model that is already there is not registered twice.
     """
+    from aegisops_assets.steps import anomaly
+
     made = []
     for fleet in platform.fleets(classes):
         rows = training_rows(platform, fleet)
         if rows.is_empty():
             continue
-        horizon = _horizon(platform, fleet)
+        span = horizon(platform, fleet)
         trials = [Trial(recipe, float("nan"))] if recipe else search(rows, fleet.machine_class)
         model = training.fit(
-            rows, fleet.machine_class, horizon=horizon, recipe=trials[0].recipe, progress=progress
+            rows, fleet.machine_class, horizon=span, recipe=trials[0].recipe, progress=progress
         )
         seed = model.recipe.seed
-        forest = anomaly.fit(rows, fleet.machine_class, horizon=horizon, seed=seed)
+        forest = anomaly.forest_of(platform, fleet, rows, span, seed)
         life = remaining_life.fit(
-            rows, fleet.machine_class, horizon=horizon, ignored=model.recipe.ignored, seed=seed
+            rows, fleet.machine_class, horizon=span, ignored=model.recipe.ignored, seed=seed
         )
         newest = datetime.fromtimestamp(int(rows["ts"].to_numpy().max()) // US_PER_SECOND, UTC)
         versions = _data_versions(platform, fleet)
@@ -211,7 +213,8 @@ def _data_versions(platform: Platform, fleet: Fleet) -> dict[str, int]:
     return {name: version for name, version in found.items() if version is not None}
 
 
-def _horizon(platform: Platform, fleet: Fleet) -> int:
+def horizon(platform: Platform, fleet: Fleet) -> int:
+    """The labels' horizon in µs (ticks of the class's clock)."""
     labels = (
         platform.lake.scan(LABELS)
         .filter(pl.col("machine_class") == fleet.machine_class.name)
