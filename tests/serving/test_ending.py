@@ -31,6 +31,7 @@ async def test_a_failed_task_is_ended_without_its_error():
         raise ValueError
 
     task = asyncio.create_task(failing())
+    await asyncio.sleep(0)
     await end([task])
     assert isinstance(task.exception(), ValueError)
 
