@@ -146,17 +146,33 @@ class Timeline:
         """Observed time."""
         return len(self.ts) * self.step / US_PER_WEEK
 
+    def axis(self) -> tuple[Ints, Ints]:
+        """Rows [n] and failures [f] on one time axis in µs, machine after machine.
+
+        One horizon after any row of a machine, or before any of its failures, no other machine
+        is met: so one sorted search answers for all machines.
+        """
+        every = np.concatenate((self.ts, self.failure_ts))
+        first = int(every.min(initial=np.iinfo(np.int64).max))
+        span = int(every.max(initial=first)) - first + 2 * self.horizon
+        return (
+            self.machine * span + (self.ts - first),
+            self.failure_machine * span + (self.failure_ts - first),
+        )
+
 
 def alerts(timeline: Timeline, p: Floats, threshold: float) -> Ints:
     """Row indices at which an alert is raised; each silences its machine for one horizon."""
     above = np.flatnonzero(p >= threshold)
+    at = timeline.axis()[0][above]
+    # The next alert after each row that could raise one; the loop then walks over alerts alone.
+    following = np.searchsorted(at, at + timeline.horizon).tolist()
     raised: list[int] = []
-    machine, until = -1, 0
-    for i in above.tolist():
-        if timeline.machine[i] != machine or timeline.ts[i] >= until:
-            raised.append(i)
-            machine, until = int(timeline.machine[i]), int(timeline.ts[i]) + timeline.horizon
-    return np.array(raised, dtype=np.int64)
+    i = 0
+    while i < len(following):
+        raised.append(i)
+        i = following[i]
+    return above[np.array(raised, dtype=np.int64)]
 
 
 def lead_times(timeline: Timeline, p: Floats, threshold: float) -> Floats:
@@ -164,14 +180,11 @@ def lead_times(timeline: Timeline, p: Floats, threshold: float) -> Floats:
 
     Counted from the first row at or above the threshold within one horizon before the failure.
     """
-    above = p >= threshold
-    lead = np.full(len(timeline.failure_ts), NAN)
-    for i, (m, t) in enumerate(zip(timeline.failure_machine, timeline.failure_ts, strict=True)):
-        near = (timeline.machine == m) & (timeline.ts < t) & (timeline.ts >= t - timeline.horizon)
-        found = timeline.ts[near & above]
-        if found.size:
-            lead[i] = t - found[0]
-    return lead
+    rows, failed = timeline.axis()
+    warned = rows[p >= threshold]
+    first = np.searchsorted(warned, failed - timeline.horizon)
+    lead = failed - np.append(warned, np.iinfo(np.int64).max)[first]
+    return np.where(lead > 0, lead, NAN).astype(np.float64)
 
 
 def budget_threshold(timeline: Timeline, p: Floats, alerts_per_machine_week: float) -> float:
@@ -204,12 +217,8 @@ def false_alert_threshold(timeline: Timeline, p: Floats, allowed: float) -> floa
 def false_alerts(timeline: Timeline, p: Floats, threshold: float) -> int:
     """Alerts with no failure of their machine within the horizon after them."""
     raised = alerts(timeline, p, threshold)
-    # One sorted axis for all machines: no failure is later than the next machine's beginning.
-    first = int(timeline.ts.min())
-    last = max(int(timeline.ts.max()), int(timeline.failure_ts.max(initial=first)))
-    span = last - first + 2 * timeline.horizon
-    failed = np.sort(timeline.failure_machine * span + timeline.failure_ts - first)
-    at = timeline.machine[raised] * span + timeline.ts[raised] - first
+    rows, failed = timeline.axis()
+    failed, at = np.sort(failed), rows[raised]
     following = np.searchsorted(failed, at, side="right")
     ahead = np.append(failed, np.iinfo(np.int64).max)[following] - at
     return int((ahead > timeline.horizon).sum())

@@ -1,5 +1,7 @@
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from aegisops.modelling import metrics
@@ -80,6 +82,27 @@ def test_an_alert_silences_its_machine_for_one_horizon():
     p[110] = 0.9
     assert metrics.alerts(line, p, 0.5).tolist() == [10, 34, 110]
     assert metrics.false_alerts(line, p, 0.5) == 2  # 34 h sees the failure at 50 h
+
+
+@given(seed=st.integers(0, 10_000), threshold=st.sampled_from([0.2, 0.5, 0.9]))
+def test_alerts_and_lead_times_are_those_of_a_plain_walk_over_the_rows(seed, threshold):
+    random = np.random.default_rng(seed)
+    machine = np.sort(random.integers(0, 4, 80))
+    ts = random.integers(-5, 30, 80) * H
+    order = np.lexsort((ts, machine))
+    p, failures = random.random(80), np.unique(random.integers([0, -5], [4, 40], (5, 2)), axis=0)
+    line = Timeline(machine, ts[order], failures[:, 0], failures[:, 1] * H, horizon=6 * H, step=H)
+    raised, silent = [], {}
+    for i, (m, t) in enumerate(zip(machine, line.ts, strict=True)):
+        if p[i] >= threshold and t >= silent.get(m, t):
+            raised.append(i)
+            silent[m] = t + line.horizon
+    assert metrics.alerts(line, p, threshold).tolist() == raised
+    lead = []
+    for m, t in zip(line.failure_machine, line.failure_ts, strict=True):
+        near = (machine == m) & (line.ts < t) & (line.ts >= t - line.horizon) & (p >= threshold)
+        lead.append(t - line.ts[near].min() if near.any() else np.nan)
+    np.testing.assert_array_equal(metrics.lead_times(line, p, threshold), lead)
 
 
 def test_the_budget_threshold_spends_the_budget_and_no_more():
