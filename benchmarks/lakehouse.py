@@ -1,11 +1,13 @@
 """Claim: bronze → silver → gold of a day of 100 machines at 1 Hz × 3 channels takes ≤ 9 s and 2 GB.
 
 26 million readings in 24 commits become tiles and feature vectors in the lake, in a process of its
-own. In the same run and from the same Parquet files the peers compute the same six features at
-every reading, the plain way, and keep one row in 600: Polars with its own time-based rolling
-(≥ 3 times slower is the bar), DuckDB with window functions (≥ 10 times). Both are linear in
-machines, so they get fewer of them and the ratio is per reading. Their windows end at the same
-time and begin up to a tile later; the values are compared with that in mind.
+own. In the same run and from the same Parquet files the peers compute the same six features and
+the coverage from good readings: a window at *every* reading, of which one row in 600 is kept, where
+ours evaluates only the rows it keeps. Polars takes rolling means of powers (≥ 3 times slower is the
+bar), DuckDB window functions (≥ 10 times). The peers write nothing; ours also stores every tile.
+Both are linear in machines, so they get fewer of them and the ratio is per reading. Their windows
+end at the same time and begin up to a tile later; the values are compared with that in mind. On a
+busy machine the ratios of processor time say more than those of the clock, which the bars judge.
 """
 
 from __future__ import annotations
@@ -40,7 +42,7 @@ def ours(folder: Path) -> None:
     from aegisops_assets.steps.platform import Platform
 
     platform = Platform.of(Settings(data_dir=folder, classes_dir=folder / "classes"))
-    started = time.perf_counter()
+    started, busy = time.perf_counter(), time.process_time()
     tiles.build(platform)
     silver = time.perf_counter()
     features.build(platform)
@@ -50,7 +52,7 @@ def ours(folder: Path) -> None:
             {
                 "seconds": round(done - started, 2),
                 "tiles_seconds": round(silver - started, 2),
-                "cpu_seconds": round(time.process_time(), 2),
+                "cpu_seconds": round(time.process_time() - busy, 2),
                 "peak_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000),
             }
         )
@@ -62,6 +64,7 @@ def with_polars(files: list[str], machines: list[str]) -> pl.DataFrame:
     rows = (
         pl.scan_parquet(files)
         .filter(pl.col("machine_id").is_in(machines))
+        .filter((pl.col("quality") == 0) & pl.col("value").is_finite())
         .select("machine_id", "channel", "ts", "value")
         .collect()
         .sort("machine_id", "ts")
@@ -70,11 +73,16 @@ def with_polars(files: list[str], machines: list[str]) -> pl.DataFrame:
     parts = []
     for channel in CHANNELS:
         series = rows.filter(pl.col("channel") == channel).with_columns(
-            hours=(pl.col("ts") - pl.col("ts").min()).dt.total_microseconds() / 3.6e9
+            hours=(pl.col("ts") - pl.col("ts").min()).dt.total_microseconds() / 3.6e9,
+            one=pl.lit(1.0),
         )
 
         def mean(value: pl.Expr, window: str = "1h") -> pl.Expr:
             return value.rolling_mean_by("ts", window_size=window).over("machine_id")
+
+        def held(window: str, readings: int) -> pl.Expr:
+            count = pl.col("one").rolling_sum_by("ts", window_size=window).over("machine_id")
+            return pl.min_horizontal(count / readings, 1.0)
 
         if channel == "vibration":
             m1, m2, m3, m4 = (mean(x**k) for k in (1, 2, 3, 4))
@@ -89,23 +97,27 @@ def with_polars(files: list[str], machines: list[str]) -> pl.DataFrame:
             features = {"temperature_mean_1h": mean(x), "temperature_rate_of_change_1h": slope}
         else:
             features = {"power_deviation_1h": mean(x) - 1}
+        held_by = [held("1h", 3_600)] + ([held("5m", 300)] if channel == "vibration" else [])
+        features[f"{channel}_coverage"] = pl.min_horizontal(held_by)
         parts.append(series.select("machine_id", "ts", **features).gather_every(STEP, STEP - 1))
     first, *others = parts
     for other in others:
         first = first.join(other, on=["machine_id", "ts"])
-    return first
+    shares = [f"{channel}_coverage" for channel in CHANNELS]
+    return first.with_columns(coverage=pl.min_horizontal(shares)).drop(shares)
 
 
 WINDOW_QUERY = """
 WITH rows AS (
     SELECT machine_id, channel, ts, value, epoch_us(ts) / 3.6e9 - {origin} AS hours
     FROM read_parquet({files}, hive_partitioning = false)
-    WHERE machine_id IN ({machines})
+    WHERE machine_id IN ({machines}) AND quality = 0 AND isfinite(value)
 ), vibration AS (
     SELECT machine_id, ts,
         sqrt(avg(value * value) OVER five) AS vibration_rms_5m,
         sqrt(avg(value * value) OVER hour) AS vibration_rms_1h,
         kurtosis_pop(value) OVER hour AS vibration_kurtosis_1h,
+        least(count(*) OVER hour / 3600, count(*) OVER five / 300, 1) AS vibration_coverage,
         row_number() OVER (PARTITION BY machine_id ORDER BY ts) AS n
     FROM rows WHERE channel = 'vibration'
     WINDOW
@@ -116,17 +128,21 @@ WITH rows AS (
 ), temperature AS (
     SELECT machine_id, ts,
         avg(value) OVER hour AS temperature_mean_1h,
-        regr_slope(value, hours) OVER hour AS temperature_rate_of_change_1h
+        regr_slope(value, hours) OVER hour AS temperature_rate_of_change_1h,
+        count(*) OVER hour / 3600 AS temperature_coverage
     FROM rows WHERE channel = 'temperature'
     WINDOW hour AS (PARTITION BY machine_id ORDER BY ts
                     RANGE BETWEEN INTERVAL 1 HOUR PRECEDING AND CURRENT ROW)
 ), power AS (
-    SELECT machine_id, ts, avg(value) OVER hour - 1 AS power_deviation_1h
+    SELECT machine_id, ts, avg(value) OVER hour - 1 AS power_deviation_1h,
+        count(*) OVER hour / 3600 AS power_coverage
     FROM rows WHERE channel = 'power'
     WINDOW hour AS (PARTITION BY machine_id ORDER BY ts
                     RANGE BETWEEN INTERVAL 1 HOUR PRECEDING AND CURRENT ROW)
 )
-SELECT * EXCLUDE (n) FROM vibration JOIN temperature USING (machine_id, ts)
+SELECT * EXCLUDE (n, vibration_coverage, temperature_coverage, power_coverage),
+    least(vibration_coverage, temperature_coverage, power_coverage) AS coverage
+FROM vibration JOIN temperature USING (machine_id, ts)
 JOIN power USING (machine_id, ts) WHERE n % {step} = 0
 """
 
@@ -144,23 +160,27 @@ def with_duckdb(files: list[str], machines: list[str]) -> pl.DataFrame:
 def furthest(ours: pl.DataFrame, names: tuple[str, ...], peer: pl.DataFrame) -> float:
     """Largest median difference of a feature, in standard deviations of that feature."""
     wide = ours.select(
-        "machine_id", "ts", *(pl.col("vector").list.get(i).alias(n) for i, n in enumerate(names))
+        "machine_id",
+        "ts",
+        "coverage",
+        *(pl.col("vector").list.get(i).alias(n) for i, n in enumerate(names)),
     )
     # The first hour's windows are not full.
     after = pl.col("ts") >= pl.col("ts").min() + pl.duration(hours=2)
     peer = peer.with_columns(pl.col("ts").dt.convert_time_zone("UTC"))
     both = wide.join(peer, on=["machine_id", "ts"], suffix="_peer").filter(after)
-    worst = 0.0
+    worst = float(np.abs(both["coverage"] - both["coverage_peer"]).max())
     for name in names:
         mine, theirs = both[name].to_numpy(), both[f"{name}_peer"].to_numpy()
         worst = max(worst, float(np.median(np.abs(mine - theirs)) / np.std(theirs)))
     return worst
 
 
-def seconds(work) -> tuple[float, pl.DataFrame]:
-    started = time.perf_counter()
+def seconds(work) -> tuple[float, float, pl.DataFrame]:
+    """Seconds by the clock, seconds of the processors, and what was made."""
+    started, busy = time.perf_counter(), time.process_time()
     made = work()
-    return time.perf_counter() - started, made
+    return time.perf_counter() - started, time.process_time() - busy, made
 
 
 def main() -> None:
@@ -181,13 +201,18 @@ def main() -> None:
         mine = json.loads(child.stdout.splitlines()[-1])
         files = [uri.removeprefix("file://") for uri in lake.open(READINGS).file_uris()]
         ids = [f"m{m:03d}" for m in range(MACHINES)]
-        polars_seconds, by_polars = seconds(lambda: with_polars(files, ids[:POLARS_MACHINES]))
-        duckdb_seconds, by_duckdb = seconds(lambda: with_duckdb(files, ids[:DUCKDB_MACHINES]))
+        polars_seconds, polars_busy, by_polars = seconds(
+            lambda: with_polars(files, ids[:POLARS_MACHINES])
+        )
+        duckdb_seconds, duckdb_busy, by_duckdb = seconds(
+            lambda: with_duckdb(files, ids[:DUCKDB_MACHINES])
+        )
         vectors = lake.scan(FEATURES).collect()
         apart = max(furthest(vectors, machine_class.vector, p) for p in (by_polars, by_duckdb))
     each = mine["seconds"] / readings
     times_polars = polars_seconds / (readings * POLARS_MACHINES / MACHINES) / each
     times_duckdb = duckdb_seconds / (readings * DUCKDB_MACHINES / MACHINES) / each
+    busy = mine["cpu_seconds"] / MACHINES
     met = (
         mine["seconds"] <= BAR_SECONDS
         and mine["peak_mb"] <= BAR_MB
@@ -209,6 +234,8 @@ def main() -> None:
                 ),
                 "times_polars": round(times_polars, 1),
                 "times_duckdb": round(times_duckdb, 1),
+                "times_polars_by_cpu": round(polars_busy / POLARS_MACHINES / busy, 1),
+                "times_duckdb_by_cpu": round(duckdb_busy / DUCKDB_MACHINES / busy, 1),
                 "furthest_from_peers_in_deviations": round(apart, 3),
                 "met": met,
             }
