@@ -8,6 +8,7 @@ from typing import Annotated
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from aegisops.names import AlarmKind, AlarmState, Outcome, Transition
+from serving.contract import Moment
 
 Version = Annotated[
     int,
@@ -20,6 +21,8 @@ Version = Annotated[
 ]
 Comment = Annotated[str, StringConstraints(strip_whitespace=True, max_length=500)]
 Reason = Annotated[str, StringConstraints(strip_whitespace=True, min_length=3, max_length=500)]
+MOST_MINUTES = 525_600
+"""A year, which no setting should reach."""
 
 
 class _Request(BaseModel):
@@ -43,8 +46,8 @@ class SpanQuery(_Request):
 
     model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
 
-    begin: datetime | None = Field(default=None, alias="from")
-    end: datetime | None = Field(default=None, alias="to")
+    begin: Moment | None = Field(default=None, alias="from")
+    end: Moment | None = Field(default=None, alias="to")
 
 
 class JournalQuery(SpanQuery):
@@ -84,7 +87,9 @@ class ShelveRequest(_Request):
 
     version: Version
     reason: Reason = Field(examples=["Sensor cable is being replaced"])
-    minutes: float = Field(gt=0, description="At most AEGIS_ALARMS__SHELVE_HOURS.", examples=[60])
+    minutes: float = Field(
+        gt=0, le=MOST_MINUTES, description="At most AEGIS_ALARMS__SHELVE_HOURS.", examples=[60]
+    )
 
 
 class VersionRequest(_Request):

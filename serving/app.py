@@ -37,6 +37,7 @@ from serving.routes import (
     sign_in,
     system,
     telemetry,
+    unmatched,
     work_orders,
 )
 from serving.service import Service
@@ -115,6 +116,7 @@ def create_app(service: Service) -> FastAPI:
     app.include_router(system.api, prefix=API)
     app.include_router(system.probes)
     app.include_router(docs.router)
+    app.include_router(unmatched.router)
     app.include_router(console.router)  # last: it takes every path that is left
     _complete_openapi(app)
     return app
@@ -146,9 +148,12 @@ def _complete_openapi(app: FastAPI) -> None:
                 "token": {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"}
             }
             for path, operations in document["paths"].items():
-                if path.startswith(API) and path != API + sign_in.CONFIG:
-                    for operation in operations.values():
-                        operation["security"] = [{"token": []}]
+                if not path.startswith(API) or path == API + sign_in.CONFIG:
+                    continue
+                for operation in operations.values():
+                    operation["security"] = [{"token": []}]
+                    if path == API + system.STATUS:
+                        operation["security"].append({})  # a shorter answer needs no token
         return app.openapi_schema or {}
 
     app.openapi = openapi  # type: ignore[method-assign]

@@ -9,13 +9,27 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
+from pydantic_core import PydanticCustomError
 
 from aegisops.names import Outcome, RiskLevel, Rung
 from serving.telemetry import Kind
 from serving.vectors import Cause
 
 MachineId = Annotated[str, Field(min_length=1, max_length=200, examples=["spindle-007"])]
+
+
+def _no_number(value: object) -> object:
+    # A bare number would be taken for seconds or milliseconds since 1970, whichever is likelier.
+    try:
+        float(value)  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        return value
+    raise PydanticCustomError("time", "give an ISO 8601 time, like 2026-03-02T03:12:07Z")
+
+
+Moment = Annotated[datetime, BeforeValidator(_no_number)]
+"""A time in a request. Without offset it is UTC."""
 
 LARGE = 1_000
 """Machines from which a batch is streamed as NDJSON unless the caller insists on JSON."""
@@ -41,7 +55,7 @@ class PredictRequest(_Request):
     )
 
     machine_id: MachineId
-    at: Literal["now", "latest"] | datetime = Field(
+    at: Literal["now", "latest"] | Moment = Field(
         default="now",
         description="`now` refuses stale readings; `latest` takes the newest, however old "
         "(imported history); a time answers as of then, from the lake. Without offset it is UTC.",
@@ -100,7 +114,7 @@ class FeedbackRequest(_Request):
         default=None, ge=0, le=2**53, description="Of that alarm; if it has changed since, 409."
     )
     failure_mode: str | None = Field(default=None, max_length=100)
-    at: datetime | None = Field(
+    at: Moment | None = Field(
         default=None, description="Time the outcome refers to; now when absent."
     )
     idempotency_key: str = Field(
@@ -290,6 +304,13 @@ class ProblemDocument(BaseModel):
     status: int
     detail: str
     instance: str = ""
+
+
+class Unanswered(BaseModel):
+    """The place of a machine in a batch that is unknown, or that the token may not see."""
+
+    machine_id: str
+    problem: ProblemDocument
 
 
 TELEMETRY_EXAMPLE = """id: 1772420927412-5f0c9d1e

@@ -15,6 +15,7 @@ from serving import fleet, history, models
 from serving.alarms import Filters
 from serving.auth import Viewer
 from serving.console_contract import Handover
+from serving.contract import Moment
 from serving.prediction import iso
 from serving.routes.http import as_json, documented_errors, service_of
 
@@ -32,7 +33,7 @@ async def handover(
     request: Request,
     principal: Viewer,
     *,
-    since: Annotated[datetime | None, Query(description="Eight hours ago when absent.")] = None,
+    since: Annotated[Moment | None, Query(description="Eight hours ago when absent.")] = None,
 ) -> Response:
     """Of the machines the token may see. A part that cannot be told is empty and in `notices`."""
     service = service_of(request)

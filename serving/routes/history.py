@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import datetime
 from typing import TYPE_CHECKING, Annotated
 
 from fastapi import APIRouter, Query, Request
@@ -12,6 +11,7 @@ from aegisops.machines.model import US_PER_SECOND
 from serving import history
 from serving.auth import Viewer
 from serving.console_contract import History, MachineEvents
+from serving.contract import Moment
 from serving.prediction import iso
 from serving.routes.http import as_json, documented_errors, service_of, visible_machine
 
@@ -29,8 +29,8 @@ REVALIDATE = {"Cache-Control": "private, no-cache", "Vary": "Authorization"}
 """A cache may keep the answer but must ask, with the asker's own token, whether it still holds."""
 
 Name = Annotated[str | None, Query(max_length=200)]
-From = Annotated[datetime | None, Query(alias="from", description="Without offset: UTC.")]
-To = Annotated[datetime | None, Query(alias="to", description="Now when absent.")]
+From = Annotated[Moment | None, Query(alias="from", description="Without offset: UTC.")]
+To = Annotated[Moment | None, Query(alias="to", description="Now when absent.")]
 
 
 @router.get(

@@ -24,6 +24,7 @@ from serving.contract import (
     BatchRequest,
     Prediction,
     PredictRequest,
+    Unanswered,
 )
 from serving.features import At
 from serving.problem import Problem, of
@@ -45,6 +46,7 @@ FIRST, CHUNK = 16, 128
 """Machines judged together; few at first, so that the first row comes soon."""
 AHEAD = 3
 """Chunks under way: trees of two run on other cores while the words of a third are put together."""
+_ROWS = [{"$ref": f"#/components/schemas/{m.__name__}"} for m in (Prediction, Unanswered)]
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -85,11 +87,11 @@ async def answer(request: Request, principal: Principal) -> Response:
     summary="Failure risk of many machines",
     responses={
         200: {
-            "model": list[Prediction],
+            "model": list[Prediction | Unanswered],
             "description": "Answers in the order asked. An unknown machine's place holds "
             "`{machine_id, problem}`. NDJSON, one answer a line, when the Accept header asks for "
             f"it or from {LARGE} machines on.",
-            "content": {NDJSON: {"schema": {"$ref": "#/components/schemas/Prediction"}}},
+            "content": {NDJSON: {"schema": {"anyOf": _ROWS}}},
         },
         **documented_errors("invalid", "too-large", "audit-unavailable"),
     },

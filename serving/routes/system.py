@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from fastapi import APIRouter, Request
 from prometheus_client import CONTENT_TYPE_LATEST
-from starlette.responses import Response
+from starlette.responses import PlainTextResponse, Response
 
 from aegisops import __version__
 from aegisops.errors import ServiceUnavailable
@@ -18,7 +18,7 @@ from serving.console_contract import SystemStatus
 from serving.model_slot import Loaded, Refusal
 from serving.prediction import iso
 from serving.problem import Problem
-from serving.routes.http import as_json, service_of
+from serving.routes.http import as_json, documented_errors, service_of
 from serving.service import Service
 
 if TYPE_CHECKING:
@@ -28,7 +28,14 @@ api = APIRouter(tags=["system"])
 probes = APIRouter(tags=["probes"])
 
 
-@api.get("/system/status", summary="State of every part", responses={200: {"model": SystemStatus}})
+STATUS = "/system/status"
+
+
+@api.get(
+    STATUS,
+    summary="State of every part",
+    responses={200: {"model": SystemStatus}, **documented_errors()},
+)
 async def status(request: Request) -> Response:
     """Without a token only whether the API is alive; for a viewer every dependency and model."""
     if not request.headers.get("authorization"):
@@ -151,7 +158,7 @@ async def livez() -> Response:
     return as_json({"status": "alive"})
 
 
-@probes.get("/readyz", summary="Can it answer")
+@probes.get("/readyz", summary="Can it answer", responses={503: {"description": "Not now; wait."}})
 async def readyz(request: Request) -> Response:
     """200 when predictions can be answered and logged; Redis away is no reason to stop asking."""
     service = service_of(request)
@@ -160,7 +167,7 @@ async def readyz(request: Request) -> Response:
     return as_json({"status": "ready" if is_ready else "not ready"}, 200 if is_ready else 503)
 
 
-@probes.get("/metrics", summary="Prometheus metrics")
+@probes.get("/metrics", summary="Prometheus metrics", response_class=PlainTextResponse)
 async def metrics(request: Request) -> Response:
     """Exposition text."""
     return Response(service_of(request).metrics.render(), media_type=CONTENT_TYPE_LATEST)

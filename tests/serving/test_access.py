@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import inspect
 import re
 import time
 from pathlib import Path
@@ -9,6 +10,7 @@ from fastapi.routing import APIRoute
 
 from aegisops.settings import Settings
 from aegisops.tokens import mint
+from serving import routes
 from serving.auth import Authenticator, make_verifier
 from serving.problem import Problem
 from tests.serving.conftest import SOUND, Fleet, Running, running
@@ -106,7 +108,32 @@ async def test_answers_carry_security_headers(api: Running) -> None:
 
 async def test_every_route_under_the_api_is_documented(api: Running) -> None:
     spec = (await api.client.get("/openapi.json")).json()
-    transport = api.client._transport
-    for route in transport.app.routes:  # type: ignore[attr-defined]
-        if isinstance(route, APIRoute) and route.include_in_schema:
-            assert route.path in spec["paths"]
+    assert {"GET", "POST"} == {
+        m.upper() for operations in spec["paths"].values() for m in operations
+    }
+    modules = [m for _, m in inspect.getmembers(routes, inspect.ismodule) if hasattr(m, "router")]
+    declared = {
+        route.path
+        for module in modules
+        for route in module.router.routes
+        if isinstance(route, APIRoute)
+        and route.include_in_schema
+        and module.router.include_in_schema
+    }
+    assert {"/predict", "/alarms/{alarm_id}/shelve", "/work-orders"} <= declared
+    assert {f"/api/v1{path}" for path in declared} <= spec["paths"].keys()
+
+
+async def test_a_wrong_method_is_told_the_right_ones(api: Running) -> None:
+    for path, allowed in (("/predict", "POST"), ("/work-orders", "GET, POST"), ("/sites", "GET")):
+        answer = await api.client.request("DELETE", f"/api/v1{path}")
+        assert (answer.status_code, answer.headers["allow"]) == (405, allowed)
+        assert answer.json()["type"] == "/api/problems/method-not-allowed"
+    assert (await api.client.get("/api/v1/nothing")).status_code == 404
+
+
+@pytest.mark.parametrize("moment", ["0.5", "1772420927", "nan"])
+async def test_a_number_is_no_time(api: Running, moment: str) -> None:
+    answer = await api.client.get("/api/v1/alarms/journal", params={"to": moment})
+    assert answer.status_code == 422
+    assert "ISO 8601" in answer.json()["detail"]
