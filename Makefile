@@ -56,7 +56,7 @@ stack: setup ## the production topology as processes: TLS and a user for every p
 
 test: setup ## make check, then the whole test suite
 	@$(MAKE) --no-print-directory check console-test
-	$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup --ignore=tests/docs -m "not browser"
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup --ignore=tests/docs -m "not story"
 
 test-browser: setup console ## the console's stories in a real browser on a whole site
 	$(BIN)/python -m pytest tests/console

@@ -126,7 +126,7 @@ def _by_model(
     found = explain.explain(
         bundle, vector, scores.contributions[0], scores.mode_probability[0], probability
     )
-    limits = thresholds.judge(bundle.machine_class, vector)
+    limits = thresholds.judge(bundle.machine_class, vector, bundle.vector)
     computed = {
         "probability": probability,
         "risk": bundle.risk(probability),
@@ -152,7 +152,7 @@ def _by_anomaly(
     score = anomaly.score(bundle.forest, vector[np.newaxis])
     probability = float(anomaly.calibrate(bundle.forest, score)[0])
     found = explain.explain_unusual(bundle, vector, float(score[0]), probability)
-    limits = thresholds.judge(bundle.machine_class, vector)
+    limits = thresholds.judge(bundle.machine_class, vector, bundle.vector)
     mode = limits.failure_mode or found.failure_mode
     computed = {
         "probability": probability,

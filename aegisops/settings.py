@@ -141,6 +141,8 @@ class AlarmSettings(BaseModel, frozen=True, extra="forbid"):
     """Interval of the limit and data alarms."""
     risk_seconds: float = 60.0
     """Interval of the full decision for every machine, for advisories; each is an audit record."""
+    fleet_seconds: float = 15.0
+    """Interval of looking for machines that were registered or removed."""
     lead_seconds: float = 5.0
     """An engine that is silent for this long is replaced by another one."""
     shelve_hours: float = 12.0

@@ -6,6 +6,7 @@ They are judged for every answer, so that losing the model never hides a limit a
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -45,9 +46,16 @@ class Judgement:
         return next((v.failure_mode for v in self.violations), None)
 
 
-def judge(machine_class: MachineClass, vector: npt.ArrayLike) -> Judgement:
-    """Apply the class's rules to one vector [d] in the class's vector order; NaN = missing."""
-    values = dict(zip(machine_class.vector, np.asarray(vector, float).tolist(), strict=True))
+def judge(
+    machine_class: MachineClass, vector: npt.ArrayLike, inputs: Sequence[str] | None = None
+) -> Judgement:
+    """Apply the class's rules to one vector [d]; NaN = missing.
+
+    `inputs`: names of the vector's values, in order; the class's own when None. With a bundle, give
+    the bundle's: older manifests hold the class with its channels sorted, thus another order.
+    """
+    names = machine_class.vector if inputs is None else inputs
+    values = dict(zip(names, np.asarray(vector, float).tolist(), strict=True))
     known = [rule for rule in machine_class.thresholds if math.isfinite(values[rule.feature])]
     if not known:
         return Judgement(

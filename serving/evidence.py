@@ -172,7 +172,7 @@ def _inputs(
         reason = reasons.get(name, {})
         known = value if value == value else None  # noqa: PLR0124 - NaN is a missing input
         unit = machine_class.unit_of(name)
-        text = "missing" if known is None else f"{known:.4g} {unit}".rstrip(" 1")
+        text = "missing" if known is None else f"{known:.4g}{'' if unit == '1' else f' {unit}'}"
         found.append(
             {
                 "feature": name,

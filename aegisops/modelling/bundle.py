@@ -75,9 +75,8 @@ def write(
             life = life_model.life
             content["remaining_life"] = remaining_life.about(life) | life_model.about
             (draft / LIFE_BOOSTER).write_bytes(life.booster.save_raw("ubj"))
-        text = json.dumps(
-            _finite(content), sort_keys=True, indent=1, ensure_ascii=False, allow_nan=False
-        )
+        # Keys keep their order: the order of a class's channels is the order of its vector.
+        text = json.dumps(_finite(content), indent=1, ensure_ascii=False, allow_nan=False)
         (draft / MANIFEST).write_text(text + "\n", encoding="utf-8")
         (draft / FAILURE_BOOSTER).write_bytes(model.failure.save_raw("ubj"))
         if model.mode_booster is not None:

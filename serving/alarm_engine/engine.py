@@ -40,8 +40,6 @@ from serving.service import Service
 
 log = logging.getLogger(__name__)
 
-FLEET_SECONDS = 15.0
-"""How often the registrations are read again."""
 NOTIFY_SECONDS = 1.0
 LISTEN_SECONDS = 1.0
 """Pause before listening again after the connection broke."""
@@ -234,7 +232,7 @@ class AlarmEngine:
     # --- reading ----------------------------------------------------------------------------------
 
     async def _read_fleet(self) -> None:
-        if self._clock() - self._fleet_at < FLEET_SECONDS:
+        if self._clock() - self._fleet_at < self._settings.fleet_seconds:
             return
         fleet = {m.machine_id: m for m in await self._service.reader.machines()}
         self._fleet_at = self._clock()

@@ -59,6 +59,7 @@ def test_a_vector_of_another_width_is_refused(loaded, vectors):
 
 def test_the_class_travels_inside_the_bundle(loaded, pump_class):
     assert loaded.machine_class == pump_class
+    assert loaded.machine_class.vector == pump_class.vector
     assert loaded.vector == pump_class.vector
     assert loaded.feature_set == "pump@1"
     assert loaded.name == "failure-pump"

@@ -16,6 +16,12 @@ def test_kept_limits_are_normal_and_missing_values_unknown(pump_class):
     assert judge(pump_class, vector(pump_class)).risk is RiskLevel.UNKNOWN
 
 
+def test_a_vector_in_another_order_is_judged_by_the_names_of_its_values(pump_class):
+    turned = pump_class.vector[::-1]
+    values = vector(pump_class, vibration_rms_1h=6.5, temperature_mean_6h=80)
+    assert judge(pump_class, values[::-1], turned) == judge(pump_class, values)
+
+
 def test_the_worst_violation_leads(pump_class):
     answer = judge(pump_class, vector(pump_class, vibration_rms_1h=6.5, temperature_mean_6h=80))
     assert answer.risk is RiskLevel.HIGH

@@ -21,7 +21,7 @@ def pytest_collection_modifyitems(items):
             item, "fixturenames", ()
         ):
             item.add_marker(pytest.mark.xdist_group("console"))
-            item.add_marker(pytest.mark.browser)
+            item.add_marker(pytest.mark.story)
 
 
 @pytest.fixture(scope="session")

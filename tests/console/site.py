@@ -55,7 +55,7 @@ class Site:
             data_dir=folder,
             classes_dir=classes,
             api=ApiSettings(model_poll_seconds=0.2, telemetry_clients_per_subject=200),
-            alarms=AlarmSettings(port=0, risk_seconds=3.0, evaluate_seconds=0.5),
+            alarms=AlarmSettings(port=0, risk_seconds=3.0, evaluate_seconds=0.5, fleet_seconds=0.5),
             stream=StreamSettings(
                 lake_commit_seconds=1.0, lake_metrics_port=0, feature_metrics_port=0
             ),

@@ -128,7 +128,8 @@ def _train(folder: Path, machine_class: MachineClass, version: str, trees: int) 
         "data_versions": {},
         "metrics": {},
     }
-    (folder / "manifest.json").write_text(json.dumps(manifest))
+    # Sorted, as bundles of older versions are: only `vector` then tells the order of the inputs.
+    (folder / "manifest.json").write_text(json.dumps(manifest, sort_keys=True))
     return folder
 
 
