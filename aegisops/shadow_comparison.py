@@ -42,7 +42,9 @@ class Comparison:
     pairs: int
     machines: int
     mean_difference: float | None
-    """Of probabilities, shadow minus production."""
+    """Of probabilities, shadow minus production; intervals are 95 %, over machines."""
+    mean_difference_low: float | None
+    mean_difference_high: float | None
     rank_correlation: float | None
     production_elevated: float | None
     """Share of the vectors at or above the model's own `elevated` threshold."""
@@ -57,6 +59,9 @@ class Comparison:
     brier_gain_low: float | None
     brier_gain_high: float | None
     pr_auc_gain: float | None
+    """Shadow minus production."""
+    pr_auc_gain_low: float | None
+    pr_auc_gain_high: float | None
 
     @property
     def is_enough(self) -> bool:
@@ -175,12 +180,15 @@ def compare(
     ).sort("machine_id", "ts")
     p, q = pairs["p"].to_numpy(), pairs["q"].to_numpy()
     is_any = len(p) > 0
+    between = _mean_interval(q - p, _machine_index(pairs))
     return Comparison(
         production=production.version,
         shadow=shadow.version,
         pairs=pairs.height,
         machines=len(machines),
         mean_difference=float((q - p).mean()) if is_any else None,
+        mean_difference_low=between["low"],
+        mean_difference_high=between["high"],
         rank_correlation=_rank_correlation(p, q),
         production_elevated=float((p >= elevated[0]).mean()) if is_any else None,
         shadow_elevated=float((q >= elevated[1]).mean()) if is_any else None,
@@ -199,22 +207,41 @@ def _outcomes(known: pl.DataFrame) -> dict[str, Any]:
         "brier_gain_low": None,
         "brier_gain_high": None,
         "pr_auc_gain": None,
+        "pr_auc_gain_low": None,
+        "pr_auc_gain_high": None,
     }
     if not len(y):
         return result
     gain = (p - y) ** 2 - (q - y) ** 2
-    machine = known["machine_id"].rank("dense").cast(pl.Int64).to_numpy() - 1
-    weights = metrics.machine_weights(machine, REPLICATES, seed=0)
-    sums, counts = np.bincount(machine, gain), np.bincount(machine)
+    machine = _machine_index(known)
     result["brier_gain"] = float(gain.mean())
-    if len(counts) > 1:  # one machine alone has no interval
-        interval = metrics.interval((weights @ sums) / (weights @ counts))
-        result["brier_gain_low"], result["brier_gain_high"] = interval["low"], interval["high"]
+    between = _mean_interval(gain, machine)
+    result["brier_gain_low"], result["brier_gain_high"] = between["low"], between["high"]
     if 0 < y.sum() < len(y):
-        result["pr_auc_gain"] = (
-            Ranking(y, q).average_precision() - Ranking(y, p).average_precision()
-        )
+        ours, theirs = Ranking(y, q), Ranking(y, p)
+        result["pr_auc_gain"] = ours.average_precision() - theirs.average_precision()
+        if result["failed_machines"] > 1:  # with one, every draw that holds it says the same
+            drawn = metrics.machine_weights(machine, REPLICATES, seed=0)[:, machine]
+            between = metrics.interval(
+                np.array([ours.average_precision(w) - theirs.average_precision(w) for w in drawn])
+            )
+            result["pr_auc_gain_low"] = between["low"]
+            result["pr_auc_gain_high"] = between["high"]
     return result
+
+
+def _machine_index(rows: pl.DataFrame) -> Any:  # noqa: ANN401 - an array
+    return rows["machine_id"].rank("dense").cast(pl.Int64).to_numpy() - 1
+
+
+def _mean_interval(values: Any, machine: Any) -> dict[str, float | None]:  # noqa: ANN401 - arrays
+    """Interval of a mean, machines drawn with replacement; one machine alone has none."""
+    if not len(values) or machine.max() == 0:
+        return {"low": None, "high": None}
+    weights = metrics.machine_weights(machine, REPLICATES, seed=0)
+    sums, counts = np.bincount(machine, values), np.bincount(machine)
+    between = metrics.interval((weights @ sums) / (weights @ counts))
+    return {"low": between["low"], "high": between["high"]}
 
 
 def _rank_correlation(p: Any, q: Any) -> float | None:  # noqa: ANN401 - arrays

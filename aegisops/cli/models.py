@@ -39,7 +39,7 @@ def register(app: typer.Typer) -> None:
     """Add the command group."""
     group = typer.Typer(no_args_is_help=True, help="Models: which there are and which answers.")
     group.command("list")(list_models)
-    for command in (show, promote, rollback, shadow, verify):
+    for command in (show, promote, rollback, shadow, compare, verify):
         group.command()(command)
     app.add_typer(group, name="models")
 
@@ -186,7 +186,7 @@ def shadow(
 ) -> None:
     """Let a model score what production answers, without a say; or end it (--off).
 
-    Compare both with: aegisops sql -c "FROM shadow_comparison"
+    Compare both with: aegisops models compare
     """
     if off == bool(version):
         raise typer.BadParameter("give either VERSION or --off")
@@ -203,6 +203,26 @@ def shadow(
         output.say(f"{name} has no shadow")
     else:
         _say(ended, f"{name} {ended.version} no longer scores in the shadow", json=json)
+
+
+def compare(
+    *, machine_class: MachineClass = None, data_dir: DataDir = None, json: Json = False
+) -> None:
+    """Production against the shadow: what both said of the same served vectors, and what came.
+
+    Differences are paired, intervals are over machines. The same figures decide in ml/production.
+    """
+    from aegisops.cli import model_comparison
+
+    settings = runs.settings(data_dir)
+    releases = _releases(settings)
+    name = machine_class or _only_class(settings, releases)
+    found = model_comparison.compare(settings, releases, name)
+    if json:
+        told = {"machine_class": name, "is_enough": found.is_enough, "told": found.told}
+        output.as_json(told | found.as_json())
+    else:
+        model_comparison.show(name, found)
 
 
 def verify(

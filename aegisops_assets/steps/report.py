@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from aegisops.modelling.rows import Floats, matrix, schedule_inputs, without
 from aegisops.modelling.split import TEST
 from aegisops_assets.steps.platform import Fleet, Platform
 from aegisops_assets.steps.training import training_rows
-from aegisops_assets.steps.validation import Evidence
+from aegisops_assets.steps.validation import Evidence, in_production
 
 FILE = "report.html"
 SHAP_ROWS = 2_000
@@ -27,35 +27,66 @@ REPLICATES = 100
 def write_all(platform: Platform, found: Iterable[Evidence]) -> dict[str, Path]:
     """Reports of the models just examined, by class; each goes into its MLflow run too."""
     made = {}
+    found = list(found)
+    beside = [e for e in found if "candidate" in e.figures]
     for evidence in found:
         if "candidate" not in evidence.figures:
             continue
         name = evidence.machine_class
         (fleet,) = platform.fleets([name])
         folder = platform.bundle_dir(name, evidence.bundle_version)
-        made[name] = write(fleet, training_rows(platform, fleet), folder, evidence)
+        serving, _ = in_production(platform, fleet.machine_class)
+        made[name] = write(
+            fleet,
+            training_rows(platform, fleet),
+            folder,
+            evidence,
+            production=serving,
+            classes=beside,
+        )
         platform.registry.attach(
             platform.releases().find(name, evidence.bundle_version), made[name]
         )
     return made
 
 
-def write(fleet: Fleet, rows: pl.DataFrame, folder: Path, evidence: Evidence) -> Path:
-    """Write the report beside the bundle; `rows` are the class's whole training set."""
+def write(
+    fleet: Fleet,
+    rows: pl.DataFrame,
+    folder: Path,
+    evidence: Evidence,
+    *,
+    production: scoring.Bundle | None = None,
+    classes: Sequence[Evidence] = (),
+) -> Path:
+    """Write the report beside the bundle.
+
+    Args:
+        fleet: the class.
+        rows: its whole training set.
+        folder: the bundle.
+        evidence: what validation found about it.
+        production: the model it would replace, drawn beside it on the same rows.
+        classes: every class examined in the same run, for the table across classes.
+    """
     bundle = scoring.load_bundle(folder)
     machine_class = fleet.machine_class
     test = rows.filter(pl.col("fold") == TEST)
     exam = Exam(test, machine_class, bundle.horizon_us, replicates=REPLICATES)
-    data = matrix(test, machine_class)
+    data, figures = matrix(test, machine_class), evidence.figures["candidate"]
     step = -(-len(data) // SHAP_ROWS)
     scores = scoring.score(bundle, data[::step])
     probability = scoring.probabilities(bundle, data)
     rankings = {"model": probability}
+    reliabilities = {"model": report.reliability(figures["reliability"])}
+    if production is not None:
+        theirs = scoring.probabilities(production, data)
+        rankings["production"] = theirs
+        reliabilities["production"] = report.reliability(metrics.reliability(exam.y, theirs))
     if bundle.forest is not None:
         rankings["isolation forest"] = np.nan_to_num(anomaly.score(bundle.forest, data))
     if machine_class.thresholds:
         rankings["limit rules"] = thresholds.severity(machine_class, data)
-    figures = evidence.figures["candidate"]
     lead = metrics.lead_times(exam.timeline, probability, bundle.thresholds["high"])
     checks = [(c.name, "passed" if c.passed else "failed", c.why) for c in evidence.checks]
     sections = [
@@ -78,7 +109,7 @@ def write(fleet: Fleet, rows: pl.DataFrame, folder: Path, evidence: Evidence) ->
             )
             + report.chart(
                 "reliability",
-                {"model": report.reliability(figures["reliability"])},
+                reliabilities,
                 x="stated probability",
                 y="share that failed",
                 diagonal=True,
@@ -89,7 +120,8 @@ def write(fleet: Fleet, rows: pl.DataFrame, folder: Path, evidence: Evidence) ->
             ),
         ),
         ("What the model looks at", _shap(bundle, scores.contributions)),
-        ("Failure modes", _modes(bundle, exam, data)),
+        ("Failure modes", _modes(bundle, production, exam, data)),
+        ("All classes of this run", _classes(classes or [evidence])),
         ("Without the maintenance calendar", _ablation(bundle, fleet, rows, exam, figures)),
         ("Remaining life", _life(bundle, fleet, test)),
     ]
@@ -129,17 +161,39 @@ def _shap(bundle: scoring.Bundle, contributions: Floats) -> str:
     )
 
 
-def _modes(bundle: scoring.Bundle, exam: Exam, data: Any) -> str:  # noqa: ANN401 - a matrix
+def _modes(
+    bundle: scoring.Bundle,
+    production: scoring.Bundle | None,
+    exam: Exam,
+    data: Any,  # noqa: ANN401 - a matrix
+) -> str:
     if not bundle.modes:
         return report.note("The class has no failure mode with an example.")
-    found = exam.per_mode(
-        bundle.modes,
-        scoring.score(bundle, data).mode_probability,
-        dict(bundle.manifest["mode_thresholds"]),
-    )
+    models = {"model": bundle} | ({} if production is None else {"production": production})
     keys = ("positive_rows", "pr_auc", "precision", "recall", "f1")
-    return report.table(
-        ("mode", *keys), [(mode, *(entry.get(k) for k in keys)) for mode, entry in found.items()]
+    rows = []
+    for name, model in models.items():
+        found = exam.per_mode(
+            model.modes,
+            scoring.score(model, data).mode_probability,
+            dict(model.manifest["mode_thresholds"]),
+        )
+        rows += [(mode, name, *(entry.get(k) for k in keys)) for mode, entry in found.items()]
+    rows.sort(key=lambda row: str(row[0]))  # stable: the model before production
+    return report.table(("mode", "by", *keys), rows)
+
+
+def _classes(found: Sequence[Evidence]) -> str:
+    """Candidate and production of every class, each on the class's own test rows."""
+    keys = ("failures", "pr_auc", "precision", "recall", "median_lead_time_h", "calibration_error")
+    rows = [
+        (e.machine_class, name, *(e.figures[part].get(k) for k in keys))
+        for e in found
+        for name, part in (("model", "candidate"), ("production", "production"))
+        if part in e.figures
+    ]
+    return report.table(("class", "by", *keys), rows) + report.note(
+        "Precision, recall and lead time are at each model's own `elevated`."
     )
 
 

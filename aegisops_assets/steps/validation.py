@@ -13,6 +13,7 @@ import polars as pl
 
 from aegisops import anomaly, scoring, signing, thresholds
 from aegisops.errors import AegisError, Permanent
+from aegisops.machines import MachineClass
 from aegisops.modelling import metrics
 from aegisops.modelling.measure import Exam
 from aegisops.modelling.rows import Floats, Matrix, matrix
@@ -191,19 +192,31 @@ def _no_worse_than_production(
     probability: Floats,
     figures: dict[str, Any],
 ) -> Check:
-    name, machine_class = "not_worse_than_production", exam.machine_class
+    name = "not_worse_than_production"
+    serving, why = in_production(platform, exam.machine_class)
+    if serving is None:
+        return Check(name, passed=True, why=why)
+    theirs = scoring.probabilities(serving, data)
+    figures["production"] = exam.any_failure(theirs, serving.thresholds["elevated"])
+    figures["production"]["version"] = serving.version
+    return _no_worse(name, exam, probability, theirs, figures)
+
+
+def in_production(
+    platform: Platform, machine_class: MachineClass
+) -> tuple[scoring.Bundle | None, str]:
+    """The model now in production, or why there is none to compare with."""
     production = platform.registry.by_alias(machine_class.name, Alias.PRODUCTION)
     if production is None:
-        return Check(name, passed=True, why="nothing is in production yet")
+        return None, "nothing is in production yet"
     folder = platform.bundle_dir(machine_class.name, production.tags["bundle_version"])
     try:
         serving = scoring.load_bundle(folder)
     except AegisError as error:
-        return Check(name, passed=True, why=f"production cannot be loaded: {error}")
+        return None, f"production cannot be loaded: {error}"
     if serving.vector != machine_class.vector:
-        return Check(name, passed=True, why="production uses another feature set")
-    theirs = scoring.probabilities(serving, data)
-    return _no_worse(name, exam, probability, theirs, figures)
+        return None, "production uses another feature set"
+    return serving, ""
 
 
 def _finite(value: Any) -> Any:  # noqa: ANN401 - any JSON value

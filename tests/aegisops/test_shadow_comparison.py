@@ -125,6 +125,8 @@ def test_without_outcomes_scores_alone_decide(lake):
     found = compared(lake)
     assert found.is_enough
     assert found.mean_difference == pytest.approx(0.01)
+    assert found.mean_difference_low == pytest.approx(0.01)
+    assert found.mean_difference_high == pytest.approx(0.01)
     assert found.rank_correlation == pytest.approx(1)
     assert found.failed_machines == 0
     assert found.objections == []
@@ -153,4 +155,6 @@ def test_known_outcomes_decide_beyond_chance(lake, shadow_is_worse, refused):
     assert found.known_outcomes > 500
     assert found.failures_ahead == 5 * 24
     assert (found.brier_gain < 0) == shadow_is_worse
+    assert found.pr_auc_gain_low < found.pr_auc_gain < found.pr_auc_gain_high
+    assert (found.pr_auc_gain_high < 0) == shadow_is_worse
     assert any("production is better" in why for why in found.objections) == refused
