@@ -64,8 +64,8 @@ test-browser: setup console ## the console's stories in a real browser on a whol
 test-kafka: setup ## the tests of the streams on real Kafka (Java 17 and Maven)
 	AEGIS_REQUIRE_KAFKA=1 $(BIN)/python -m pytest tests/streaming tests/aegisops/test_bus.py tests/aegisops/embedded
 
-test-faults: setup ## exactly once under 50 kills, outages, rebalances, a full disk, on real Kafka
-	AEGIS_REQUIRE_KAFKA=1 $(BIN)/python -m pytest tests/streaming/test_faults.py tests/streaming/test_applications.py tests/streaming/test_gateway.py \
+test-faults: setup ## exactly once under 50 kills, outages, rebalances, a full disk, on real Kafka; the audit log too
+	AEGIS_REQUIRE_KAFKA=1 $(BIN)/python -m pytest tests/streaming/test_faults.py tests/streaming/test_applications.py tests/streaming/test_gateway.py tests/serving/test_audit_faults.py \
 		--kills $(KILLS) --outage $(OUTAGE) --log-cli-level=INFO --durations=0
 
 check: setup ## formatting, lint, types, import directions, SQL, documentation

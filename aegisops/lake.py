@@ -122,6 +122,10 @@ class Lake:
             handle = self.open(table, version)
         except TableNotFoundError:
             return pl.from_arrow(table.schema.empty_table()).lazy()  # type: ignore[union-attr]
+        return self.rows(handle)
+
+    def rows(self, handle: DeltaTable) -> pl.LazyFrame:
+        """Lazy rows of the snapshot that a handle stands at."""
         if "%" in handle.table_uri:
             # delta-rs percent-encodes paths such as "My lake"; polars 2.1 then finds no file.
             return pl.scan_pyarrow_dataset(handle.to_pyarrow_dataset())

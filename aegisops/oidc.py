@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 from aegisops.errors import ConfigurationError, ServiceUnavailable
 from aegisops.settings import OidcSettings
-from aegisops.tokens import InvalidToken, Principal, Role, Verifier, VerifyingKey
+from aegisops.tokens import InvalidToken, Principal, Role, Verifier, VerifyingKey, subject_of
 
 if TYPE_CHECKING:
     import httpx
@@ -104,12 +104,9 @@ class Provider:
             raise
 
     def _principal(self, claims: Mapping[str, Any]) -> Principal:
-        subject = claims["sub"]
-        if not isinstance(subject, str) or not subject:
-            raise InvalidToken("the token's sub must be text")
         issued = claims.get("nbf", claims["iat"])
         return Principal(
-            subject=subject,
+            subject=subject_of(claims),
             role=role_of(claims, self.settings),
             not_before=float(issued),
             expires=float(claims["exp"]),

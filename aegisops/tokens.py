@@ -8,6 +8,7 @@ are refused before any claim is read. `kid` is only ever a lookup in the configu
 from __future__ import annotations
 
 import os
+import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -26,6 +27,8 @@ PRIVATE_KEY = "api-token.key.pem"
 PUBLIC_KEY = "api-token.pub.pem"
 LONGEST_TOKEN = 8_192
 """Characters; longer ones are refused unread."""
+_E_MAIL = re.compile(r"[^@\s]+@[^@\s]+\.[^@\s]+")
+"""An address with a dotted domain; `<client>@clients` of machine tokens is none."""
 LEEWAY_SECONDS = 5
 """Clock difference forgiven between issuer and API."""
 
@@ -146,10 +149,20 @@ def unverified_issuer(token: str) -> str | None:
     return issuer if isinstance(issuer, str) else None
 
 
+def subject_of(claims: Mapping[str, Any]) -> str:
+    """The subject's id. Raises `InvalidToken` for none, and for an e-mail address."""
+    subject = claims["sub"]
+    if not isinstance(subject, str) or not subject:
+        raise InvalidToken("the token's sub must be text")
+    if _E_MAIL.fullmatch(subject):
+        raise InvalidToken("the token's sub is an e-mail address; subjects must be ids")
+    return subject
+
+
 def _principal(claims: Mapping[str, Any]) -> Principal:
-    subject, role = claims["sub"], claims["role"]
-    if not isinstance(subject, str) or not subject or not isinstance(role, str):
-        raise InvalidToken("the token's sub and role must be text")
+    subject, role = subject_of(claims), claims["role"]
+    if not isinstance(role, str):
+        raise InvalidToken("the token's role must be text")
     try:
         parsed = Role.parse(role)
     except ConfigurationError:
@@ -249,10 +262,15 @@ def mint(
 ) -> str:
     """A signed token for `subject`, with the development key of `settings.keys_dir`.
 
-    `now` (Unix seconds) is the time of issue; the wall clock when absent.
+    `now` (Unix seconds) is the time of issue; the wall clock when absent. Raises
+    `ConfigurationError` for a subject that is an e-mail address.
     """
     import jwt
 
+    if _E_MAIL.fullmatch(subject):
+        raise ConfigurationError(
+            f"{subject!r} is an e-mail address and would stay in the audit log; give an id"
+        )
     private, _ = ensure_keys(settings.keys_dir)
     issued = int(time.time() if now is None else now)
     named = role if isinstance(role, Role) else Role.parse(role)

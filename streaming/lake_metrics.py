@@ -23,6 +23,9 @@ class LakeMetrics(StreamMetrics):
             registry=self.registry,
         )
         self.dead_letters = self.counter("dead_letters", "Rejections", "reason")
+        self.repeats = self.counter(
+            "repeats", "Records dropped because the table has them already", "table"
+        )
         self.conflicts = self.counter("conflicts", "Commits refused by another writer's")
         self.circuit_open = self.gauge(
             "circuit_open", "1 while too large a share of a topic is bad to go on", "topic"

@@ -9,6 +9,7 @@ A flush fills several tables, and a crash may fall between two commits. Therefor
 - dead letters are committed first: they are the record of the judgement. A replay of the flush
   takes its rejections from there, even if the fleet or a counter would now judge otherwise;
 - each table compares its own stored offset;
+- a record that is in its table already was sent twice and is dropped, see `repeats`;
 - the topic's closing table is committed last, rows or not: up to its offset all is settled.
 """
 
@@ -32,6 +33,7 @@ from streaming.decoding import Batch, Decode, decode, schema_id
 from streaming.fleet import Fleet
 from streaming.lake_metrics import LakeMetrics
 from streaming.offsets import Ledger, Offsets
+from streaming.repeats import without_repeats
 from streaming.sink import BufferedSink
 from streaming.warm_up import counter_levels
 
@@ -136,6 +138,8 @@ class LakeSink(BufferedSink):
         ingested_at = datetime.fromtimestamp(now, UTC)
 
         def commit(table: Table, data: pl.DataFrame, *, always: bool = False) -> None:
+            if table.identity:
+                data = self._without_repeats(table, route.time, data)
             if data.height or always:
                 data = data.with_columns(
                     _topic=pl.lit(self._ledger.label(topic)), _ingested_at=pl.lit(ingested_at)
@@ -148,6 +152,13 @@ class LakeSink(BufferedSink):
             commit(table, pick(rows), always=table is route.closing)
         self._levels.update(judgement.levels)
         self._metrics.saw(routes.newest(topic, rows))
+
+    def _without_repeats(self, table: Table, time: str, rows: pl.DataFrame) -> pl.DataFrame:
+        # `append` refuses when a partition's offset is not the judged one any more. A record's
+        # repeat is in the same partition, so what the handle shows now still holds at the commit.
+        fresh = without_repeats(table, time, rows, self._ledger.scan(table))
+        self._metrics.repeats.labels(table.name).inc(rows.height - fresh.height)
+        return fresh
 
     def _count(self, table: Table, written: pl.DataFrame) -> None:
         self._metrics.rows.labels(table.name).inc(written.height)

@@ -85,6 +85,10 @@ class Ledger:
         handle.update_incremental()
         return self._versions(handle, table, topic, partitions)
 
+    def scan(self, table: Table) -> pl.LazyFrame:
+        """The table's rows as of the last question for its stored offsets."""
+        return self._lake.rows(self._handle(table))
+
     def append(
         self, table: Table, rows: pl.DataFrame, topic: str, last: Offsets, judged_on: Offsets
     ) -> pl.DataFrame:

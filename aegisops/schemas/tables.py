@@ -44,6 +44,9 @@ class Table:
     """Rows should arrive at least this often; None = whenever there is something to say."""
     cluster_by: tuple[str, ...] = ()
     """Columns by which maintenance orders the files of a finished day, so that readers skip."""
+    identity: tuple[str, ...] = ()
+    """Columns that are all equal only when one record was sent twice: the lake writer keeps the
+    first. Empty = a record is known by its place in Kafka alone."""
     worst_bad_share: float | None = None
     """Largest share of a channel's values that may be bad or uncertain without a warning."""
 
@@ -186,6 +189,7 @@ PREDICTIONS = Table(
     keys=("prediction_id",),
     partition_by=("date",),
     order=("instance", "chain_seq"),
+    identity=("prediction_id", "digest"),
 )
 
 FEEDBACK = Table(
@@ -204,6 +208,15 @@ FEEDBACK = Table(
     },
     keys=_SOURCE_KEY,
     order=("machine_id", "ts"),
+    identity=(
+        "feedback_id",
+        "prediction_id",
+        "machine_id",
+        "ts",
+        "outcome",
+        "failure_mode",
+        "subject",
+    ),
 )
 
 SHADOW_SCORES = Table(
@@ -222,6 +235,7 @@ SHADOW_SCORES = Table(
     keys=("prediction_id", "digest"),
     partition_by=("date",),
     order=("machine_id", "scored_at"),
+    identity=("prediction_id", "digest", "scored_at"),
 )
 
 DEAD_LETTERS = Table(
@@ -450,6 +464,7 @@ ALARM_JOURNAL = Table(
     keys=("journal_id",),
     partition_by=("date",),
     order=("alarm_id", "version"),
+    identity=("journal_id", "changed_at", "subject", "snapshot"),
 )
 
 WORK_ORDERS = Table(
@@ -471,6 +486,7 @@ WORK_ORDERS = Table(
     },
     keys=("work_order_id", "version"),
     order=("work_order_id", "version"),
+    identity=("work_order_id", "version", "changed_at", "subject", "snapshot"),
 )
 
 TABLES: dict[str, Table] = {

@@ -109,6 +109,23 @@ def test_a_wrong_claim_is_refused(
         verifier.verify(signed(settings, **changes))
 
 
+@pytest.mark.parametrize("subject", ["jo.doe@example.org", "x+y@plant.example.co.uk"])
+def test_an_e_mail_address_is_no_subject(
+    settings: Settings, verifier: Verifier, subject: str
+) -> None:
+    with pytest.raises(InvalidToken, match="e-mail"):
+        verifier.verify(signed(settings, sub=subject))
+    with pytest.raises(ConfigurationError, match="e-mail"):
+        mint(settings, subject, "viewer")
+
+
+@pytest.mark.parametrize("subject", ["u-17", "a1b2@clients", "provider|5f7c"])
+def test_ids_of_people_and_programs_are_subjects(
+    settings: Settings, verifier: Verifier, subject: str
+) -> None:
+    assert verifier.verify(signed(settings, sub=subject)).subject == subject
+
+
 def test_an_unsigned_token_is_refused(verifier: Verifier) -> None:
     with pytest.raises(InvalidToken):
         verifier.verify(jwt.encode(claims(), None, "none"))
