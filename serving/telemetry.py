@@ -66,9 +66,16 @@ class Subscription:
     """One client's view. Made by `Hub.subscribe`; the client calls `next` and, at last, `close`."""
 
     def __init__(
-        self, hub: Hub, subject: str, machines: frozenset[str], kinds: frozenset[Kind]
+        self,
+        hub: Hub,
+        subject: str,
+        machines: frozenset[str],
+        kinds: frozenset[Kind],
+        sees: Callable[[str, str], bool],
     ) -> None:
         self._hub = hub
+        self.sees = sees
+        """Whether the client's token covers a plant and area; of those it gets every alarm."""
         self.subject = subject
         self.machines = machines
         self.kinds = kinds
@@ -166,7 +173,11 @@ class Hub:
         return self._watched
 
     def subscribe(
-        self, subject: str, machines: Iterable[str], kinds: Iterable[Kind] = Kind
+        self,
+        subject: str,
+        machines: Iterable[str],
+        kinds: Iterable[Kind] = Kind,
+        sees: Callable[[str, str], bool] = lambda site, area: True,  # noqa: ARG005
     ) -> Subscription:
         """A new client's subscription; `TooManyClients` beyond the limits or after `close`."""
         if self.is_closed:
@@ -177,21 +188,31 @@ class Hub:
             raise TooManyClients(
                 f"this token's subject has {self._per_subject} live clients; close one of them"
             )
-        made = Subscription(self, subject, frozenset(machines), frozenset(kinds))
+        made = Subscription(self, subject, frozenset(machines), frozenset(kinds), sees)
         self._subjects[subject] += 1
         self._watched.update(made.machines)
         self._groups.setdefault(made.machines, {})[made] = None
         return made
 
-    def publish_to_all(
+    def publish_alarms(
         self,
-        kind: Kind,
-        part: bytes,
+        rows: Iterable[tuple[str, str, str, bytes]],
         **head: Any,  # noqa: ANN401 - JSON members
     ) -> None:
-        """Send every client of the kind one part that belongs to no machine."""
-        body = _opening(kind, None, head) + b',"machines":[' + part + b"]}"
-        self.broadcast(Message(kind.value, body), kind)
+        """Send every client the alarms of its token's areas, whichever machines it watches.
+
+        `rows`: (machine, plant, area, JSON); those without a machine are everybody's.
+        """
+        opening = _opening(Kind.ALARMS, None, head) + b',"machines":['
+        known = list(rows)
+        for members in list(self._groups.values()):
+            for subscription in list(members):
+                if Kind.ALARMS not in subscription.kinds:
+                    continue
+                mine = [r for m, site, area, r in known if not m or subscription.sees(site, area)]
+                if mine:
+                    body = opening + b",".join(mine) + b"]}"
+                    subscription.put(Message(Kind.ALARMS.value, body))
 
     def publish(
         self,

@@ -131,21 +131,27 @@ class Feed:
                 due = pulled + PULSE_SECONDS
 
     def _publish(self, channel: str, content: bytes) -> None:
-        watched = self.hub.watched
-        if not watched:
+        if not len(self.hub):
             return
         document = orjson.loads(content)
         kind = _KINDS.get(channel, Kind.FEATURES)
+        published_at = iso(document["at"])
+        if kind is Kind.ALARMS:
+            rows = document["machines"]
+            self.hub.publish_alarms(
+                ((r["machine_id"], r["site"], r["area"], orjson.dumps(r)) for r in rows),
+                published_at=published_at,
+            )
+            return
+        watched = self.hub.watched
         parts: dict[str, list[bytes]] = {}
         for row in document["machines"]:
             if row["machine_id"] in watched:
                 parts.setdefault(row["machine_id"], []).append(orjson.dumps(row))
-            elif not row["machine_id"]:  # of the product's own parts: everybody's
-                self.hub.publish_to_all(kind, orjson.dumps(row), published_at=iso(document["at"]))
         self.hub.publish(
             kind,
             {machine_id: b",".join(rows) for machine_id, rows in parts.items()},
-            published_at=iso(document["at"]),
+            published_at=published_at,
         )
 
     # --- readings ---------------------------------------------------------------------------------
@@ -181,7 +187,11 @@ class Feed:
     # --- clients ----------------------------------------------------------------------------------
 
     async def attach(
-        self, subject: str, machines: Iterable[str], kinds: Iterable[Kind] = Kind
+        self,
+        subject: str,
+        machines: Iterable[str],
+        kinds: Iterable[Kind] = Kind,
+        sees: Callable[[str, str], bool] = lambda site, area: True,  # noqa: ARG005
     ) -> Subscription:
         """A subscription whose `position` is where it starts.
 
@@ -189,7 +199,7 @@ class Feed:
         """
         async with self._pulling:
             await self._pull()
-            made = self.hub.subscribe(subject, machines, kinds)
+            made = self.hub.subscribe(subject, machines, kinds, sees)
             made.position = self._position()
         return made
 

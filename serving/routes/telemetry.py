@@ -211,7 +211,7 @@ async def _attach(
                 raise UnknownMachine(machine_id)
         ids = list(machine_ids)
     try:
-        return await service.telemetry.attach(principal.subject, ids, kinds or Kind)
+        return await service.telemetry.attach(principal.subject, ids, kinds or Kind, principal.sees)
     except TooManyClients as error:
         raise Problem("overloaded", str(error), {"Retry-After": "5"}) from None
 

@@ -49,6 +49,17 @@ async def test_a_client_gets_its_machines_and_kinds_in_order_and_nothing_else():
     assert s.position == "4-e"
 
 
+async def test_alarms_come_to_every_client_of_the_area_whatever_machines_it_watches():
+    h = hub()
+    north = h.subscribe("a", [], [Kind.ALARMS], lambda site, area: area == "north")
+    south = h.subscribe("b", ["m-1"], [Kind.ALARMS], lambda site, area: area == "south")
+    deaf = h.subscribe("c", ["m-1"], [Kind.READINGS])
+    h.publish_alarms([("m-1", "s", "north", b'{"n":1}'), ("", "", "", b'{"n":2}')])
+    assert [m["machines"] for m in await taken(north)] == [[{"n": 1}, {"n": 2}]]
+    assert [m["machines"] for m in await taken(south)] == [[{"n": 2}]]
+    assert await taken(deaf) == []
+
+
 async def test_clients_of_the_same_machines_share_one_encoded_message():
     h = hub()
     a, b = h.subscribe("a", ["m"]), h.subscribe("b", ["m"])
