@@ -156,7 +156,9 @@ def _add_forest(folder: Path, machine_class: MachineClass) -> None:
     rng = np.random.default_rng(0)
     inputs = [i for i, spec in enumerate(machine_class.features) if spec.window is not None]
     x = rng.normal(size=(1_000, len(machine_class.vector))).astype(np.float32)
-    x[:, machine_class.vector.index("vibration_rms_1h")] = rng.uniform(1, 3, 1_000)
+    rms = rng.uniform(1, 3, 1_000)
+    for name in {"vibration_rms_1h", "vibration_rms_5m"} & set(machine_class.vector):
+        x[:, machine_class.vector.index(name)] = rms
     x = x[:, inputs]
     forest = export(
         isolation_forest(x, seed=0), np.array(inputs, np.int32), np.zeros(len(inputs), np.float32)
@@ -197,6 +199,14 @@ def settings(tmp_path: Path, redis_url: str) -> Iterator[Settings]:
     client.close()
 
 
+def vector_of(rms: float) -> np.ndarray:
+    """Model inputs of a machine that vibrates like this."""
+    vector = np.zeros(len(SPINDLE.vector))
+    for window in ("1h", "5m"):
+        vector[SPINDLE.vector.index(f"vibration_rms_{window}")] = rms
+    return vector
+
+
 @dataclass
 class Fleet:
     """Writes what the feature worker would have written."""
@@ -218,9 +228,9 @@ class Fleet:
         store = OnlineStore(client)
         store.register([Machine(machine_id, machine_class, "S", area, {})])
         if rms is not None:
-            vector = np.zeros(len(SPINDLE.vector))
-            vector[SPINDLE.vector.index("vibration_rms_1h")] = rms
-            vector[SPINDLE.vector.index("vibration_rms_5m")] = 0.05 if stopped else rms
+            vector = vector_of(rms)
+            if stopped:
+                vector[SPINDLE.vector.index("vibration_rms_5m")] = 0.05
             ts = round((time.time() - age) * 1e6)
             store.write_features(
                 [FeatureVector(machine_id, SPINDLE.feature_set, ts, vector, coverage)],

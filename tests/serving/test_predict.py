@@ -11,7 +11,7 @@ import pytest
 from aegisops import audit_chain, scoring
 from aegisops.settings import RedisSettings, Settings
 from serving.contract import Prediction, ProblemDocument
-from tests.serving.conftest import SOUND, SPINDLE, WORN, Fleet, Running, running
+from tests.serving.conftest import SOUND, SPINDLE, WORN, Fleet, Running, running, vector_of
 
 pytestmark = [pytest.mark.anyio, pytest.mark.integration]
 
@@ -46,9 +46,7 @@ async def test_the_number_is_exactly_what_the_bundle_gives(
 ) -> None:
     fleet.add("m", SOUND)
     answer = (await api.predict("m")).json()
-    vector = np.zeros((1, len(SPINDLE.vector)))
-    for window in ("1h", "5m"):
-        vector[0, SPINDLE.vector.index(f"vibration_rms_{window}")] = SOUND
+    vector = vector_of(SOUND)[np.newaxis]
     scores = scoring.score(scoring.load_bundle(promoted), vector)
     assert answer["probability"] == scores.probability[0]
     assert (

@@ -8,7 +8,15 @@ import pytest
 from aegisops import scoring
 from aegisops.settings import Settings
 from serving.contract import Prediction
-from tests.serving.conftest import SOUND, SPINDLE, WORN, Fleet, promote, running, write_bundle
+from tests.serving.conftest import (
+    SOUND,
+    WORN,
+    Fleet,
+    promote,
+    running,
+    vector_of,
+    write_bundle,
+)
 
 pytestmark = [pytest.mark.anyio, pytest.mark.integration]
 
@@ -18,8 +26,7 @@ async def test_a_worn_machine_is_told_how_long_it_has_left_and_a_sound_one_nothi
 ) -> None:
     folder = write_bundle(settings, life=True)
     promote(settings, "1")
-    vector = np.zeros((1, len(SPINDLE.vector)))
-    vector[0, SPINDLE.vector.index("vibration_rms_1h")] = WORN
+    vector = vector_of(WORN)[np.newaxis]
     wanted = scoring.score(scoring.load_bundle(folder), vector).remaining_life
     assert wanted is not None
     async with running(settings) as api:
