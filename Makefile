@@ -58,7 +58,7 @@ test: setup ## make check, then the whole test suite
 	@$(MAKE) --no-print-directory check console-test
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup --ignore=tests/docs -m "not story"
 
-test-browser: setup console ## the console's stories in a real browser on a whole site
+test-browser: console-test console ## the console's stories in a real browser on a whole site
 	$(BIN)/python -m pytest tests/console
 
 test-kafka: setup ## the tests of the streams on real Kafka (Java 17 and Maven)

@@ -104,8 +104,8 @@ def test_the_keyboard_alone_acknowledges_an_alarm(site, open_page, reach):
         page, "Tab", lambda: page.evaluate("document.activeElement.textContent") == "Alarms"
     )
     page.keyboard.press("Enter")
-    row = page.locator("tr[data-alarm]", has_text=MACHINE).first
-    row.wait_for()
+    found = page.locator("tr[data-alarm]", has_text=MACHINE).first.get_attribute("data-alarm")
+    row = page.locator(f"tr[data-alarm='{found}']")  # an acknowledged one moves down the list
     target = row.get_by_role("button", name="Acknowledge")
     press_until(page, "Tab", lambda: target.evaluate("e => e === document.activeElement"))
     outline = target.evaluate("e => getComputedStyle(e).outlineStyle")
@@ -174,7 +174,7 @@ def grey_levels(png):
 
     from PIL import Image
 
-    return list(Image.open(io.BytesIO(png)).convert("L").getdata())
+    return Image.open(io.BytesIO(png)).convert("L").tobytes()
 
 
 def test_saturated_colour_is_used_for_priorities_alone(site, open_page, reach):
