@@ -14,6 +14,7 @@ from importlib.resources import files
 
 import httpx
 import numpy as np
+import polars as pl
 
 from aegisops.bus import Publisher
 from aegisops.cli.stack import Stack
@@ -21,6 +22,7 @@ from aegisops.lake import Lake
 from aegisops.machines import load_class, load_classes
 from aegisops.names import READINGS_TOPIC
 from aegisops.online_store import FeatureVector, Machine, OnlineStore, connect
+from aegisops.schemas.tables import MACHINES
 from aegisops.settings import AlarmSettings, ApiSettings, Settings, StreamSettings
 from aegisops.simulator.fleet import FleetPlan
 from aegisops.simulator.loading import load_history
@@ -110,6 +112,19 @@ class Site:
         self.store.register(
             [Machine(m, QUICK, "Plant 1", area, {"owner": owner}) for m in machine_ids]
         )
+
+    def enrol(self, machine_id):
+        """Register the machine in the lake as well, from where the stream applications know it."""
+        self.register(machine_id)
+        row = {
+            "machine_id": machine_id,
+            "machine_class": QUICK,
+            "site": "Plant 1",
+            "area": "Hall B",
+            "attributes": "{}",
+            "registered_at": datetime.now(UTC),
+        }
+        Lake(self.settings.lake_root).append(MACHINES, pl.DataFrame([row]))
 
     def feel(self, *machine_ids, age=1.0, coverage=1.0, **features):
         """Write what the feature worker would have written for these machines."""

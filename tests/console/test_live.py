@@ -12,7 +12,7 @@ MACHINE = "probe-1"
 
 @pytest.fixture
 def probe(site):
-    site.register(MACHINE)
+    site.enrol(MACHINE)
     site.feel(MACHINE)
     yield MACHINE
     site.forget(MACHINE)
@@ -54,7 +54,7 @@ def test_a_tab_in_the_background_costs_nothing_and_resumes(site, open_page, prob
     page = open_page(None)
     page.clock.install()
     sockets, asked = [], []
-    page.on("websocket", sockets.append)
+    page.on("websocket", lambda socket: sockets.append(socket))  # noqa: PLW0108 - a method of list has no room for its mark
     page.goto(site.address(f"/machines/{probe}"))
     expect(status(page)).to_contain_text("live")
     _hide(page, hidden=True)
