@@ -121,7 +121,7 @@ function WallClock() {
         type="button"
         className="quiet"
         title={`${s.zone.label} ${zone === "utc" ? s.zone.utc : s.zone.local}`}
-        aria-label={`${s.zone.label} ${zone === "utc" ? s.zone.utc : s.zone.local}`}
+        aria-label={`${s.zone.label} ${zone === "utc" ? s.zone.utc : `${s.zone.local}: ${zoneName()}`}`}
         onClick={() => chooseZone(zone === "utc" ? "local" : "utc")}
       >
         {zoneName()}
