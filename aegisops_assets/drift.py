@@ -19,6 +19,7 @@ second report looks at other data than the first."""
 CHECKS = {
     "no_drift": "neither data nor predictions drifted from what the model was trained on",
     "sensors_as_before": "coverage and bad values are as they were",
+    "remaining_life_covered": "nothing drifted, or the intervals of remaining life still hold",
 }
 
 
@@ -62,6 +63,7 @@ def drift_report(
                 "repaired": list(found.repaired),
                 "new_regime": list(found.new_regime),
                 "note": found.note,
+                "remaining_life": None if found.life is None else found.life.told,
             }
         )
         metadata[f"{name}_json"] = dg.MetadataValue.path(page.with_suffix(".json"))
@@ -71,12 +73,16 @@ def drift_report(
     yield dg.MaterializeResult(metadata=metadata)
     drifted = {r.machine_class: _why(r, r.findings) for r in made if r.has_drifted}
     worse = {r.machine_class: _why(r, r.quality) for r in made if r.quality}
-    for (name, description), found_bad in zip(CHECKS.items(), (drifted, worse), strict=True):
+    asked = {r.machine_class: r.life for r in made if r.life is not None}
+    outside = {name for name, life in asked.items() if life.has_failed}
+    told = {name: f"{name}: {life.told}" for name, life in asked.items()}
+    verdicts = ((drifted, drifted), (worse, worse), (outside, told))
+    for (name, description), (found_bad, why) in zip(CHECKS.items(), verdicts, strict=True):
         yield dg.AssetCheckResult(
             check_name=name,
             passed=not found_bad,
             severity=dg.AssetCheckSeverity.WARN,
-            description="; ".join(found_bad.values()) or description,
+            description="; ".join(why.values()) or description,
         )
 
 

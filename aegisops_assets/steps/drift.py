@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from aegisops.modelling import drift
 from aegisops.modelling.drift import Finding, Kind, Verdict
 from aegisops.schemas.tables import DRIFT
 from aegisops_assets.steps import drift_inputs as inputs
+from aegisops_assets.steps.life_coverage import Coverage, since_training
 from aegisops_assets.steps.platform import Fleet, Platform
 
 KEPT_PAGES = 10
@@ -38,6 +39,8 @@ class ClassReport:
     new_regime: tuple[str, ...]
     note: str
     """Why predictions were not compared; empty when they were."""
+    life: Coverage | None = None
+    """How the intervals of remaining life held since training; asked only after drift."""
 
     @property
     def has_drifted(self) -> bool:
@@ -145,6 +148,8 @@ def _compare(
         windows.new_regime,
         note,
     )
+    if bundle is not None and found.has_drifted:
+        found = replace(found, life=since_training(platform, fleet, bundle))
     return found, windows
 
 
