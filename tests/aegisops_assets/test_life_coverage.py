@@ -6,7 +6,7 @@ import pytest
 from aegisops.schemas.tables import EVENTS, READINGS
 from aegisops_assets.definitions import build_definitions
 from aegisops_assets.steps import drift, features, labels, life_coverage, tiles
-from tests.aegisops_assets.conftest import CYCLES, press_history
+from tests.aegisops_assets.conftest import CYCLES, SECOND, press_history
 
 pytestmark = [
     pytest.mark.slow,
@@ -60,9 +60,10 @@ def test_intervals_of_the_data_they_were_made_for_still_hold(copied):
 
 
 def test_rows_whose_interval_has_not_ended_do_not_count(copied):
-    readings, events = press_history(first_cycle=CYCLES, cycles=60)
-    copied.lake.append(READINGS, readings)
-    copied.lake.append(EVENTS, events)
+    soon = pl.col("ts").cast(pl.Int64) < (CYCLES + 60) * SECOND
+    readings, events = press_history(first_cycle=CYCLES, cycles=900)
+    copied.lake.append(READINGS, readings.filter(soon))
+    copied.lake.append(EVENTS, events.filter(soon))
     for step in (tiles, features, labels):
         step.build(copied)
     (fleet,) = copied.fleets()
