@@ -193,7 +193,7 @@ class DagsterSettings(BaseModel, frozen=True, extra="forbid"):
 
 
 class EngineSettings(BaseModel, frozen=True, extra="forbid"):
-    """Where tiles, features and training run."""
+    """Where tiles and features are built; training stays in one process."""
 
     kind: Literal["local", "dask"] = "local"
     """local = threads of the run's process; dask = a cluster (pip install 'aegisops[dask]')."""
