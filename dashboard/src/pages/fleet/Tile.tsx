@@ -26,9 +26,9 @@ export const Tile = memo(function Tile({ machine, shortId }: { machine: MachineR
       className="tile"
       data-abnormal={abnormal}
       data-quality={machine.data_quality.status}
-      aria-label={label}
     >
-      <span className="tile-text">
+      <span className="visually-hidden">{label}</span>
+      <span className="tile-text" aria-hidden="true">
         <span className="tile-id">
           {alarms.top && <PriorityMark priority={alarms.top.priority} />}
           {shortId}
