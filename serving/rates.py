@@ -6,6 +6,7 @@ for itself: the limit then holds per process.
 
 from __future__ import annotations
 
+import asyncio
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -49,24 +50,35 @@ class Rates:
         self._lease = max(1, round(rate / LEASES_A_SECOND))
         self._clock = clock
         self._leases: OrderedDict[str, _Lease] = OrderedDict()
+        self._asked: dict[str, asyncio.Future[bool]] = {}
         self._away_until = float("-inf")
 
     async def admits(self, subject: str) -> bool:
         """Whether the subject may send one more request now."""
-        lease = self._leases.get(subject)
-        now = self._clock()
-        if lease is not None and lease.left >= 1 and now < lease.until:
-            lease.left -= 1
+        while True:
+            lease, now = self._leases.get(subject), self._clock()
+            if lease is not None and lease.left >= 1 and now < lease.until:
+                lease.left -= 1
+                return True
+            if now < self._away_until:
+                return self._alone(subject, lease, now)
+            # One lease for all that wait: what each took for itself would be lost to the others.
+            asked = self._asked.get(subject)
+            if asked is None:
+                asked = self._asked[subject] = asyncio.ensure_future(self._ask(subject))
+                asked.add_done_callback(lambda _: self._asked.pop(subject, None))
+            if not await asyncio.shield(asked):
+                return False
+
+    async def _ask(self, subject: str) -> bool:
+        """Take a lease; False when the bucket is empty, True when there is one or Redis is away."""
+        try:
+            granted = await self._bucket.take(subject, self._lease)
+        except ServiceUnavailable:
+            self._away_until = self._clock() + AWAY_SECONDS
             return True
-        if now >= self._away_until:
-            try:
-                granted = await self._bucket.take(subject, self._lease)
-            except ServiceUnavailable:
-                self._away_until = now + AWAY_SECONDS
-            else:
-                self._keep(subject, _Lease(granted - 1, now + LEASE_SECONDS))
-                return granted >= 1
-        return self._alone(subject, lease, now)
+        self._keep(subject, _Lease(granted, self._clock() + LEASE_SECONDS))
+        return granted >= 1
 
     def _alone(self, subject: str, lease: _Lease | None, now: float) -> bool:
         """Redis is away: a bucket of this process's own."""

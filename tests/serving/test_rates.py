@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
 from aegisops.errors import ServiceUnavailable
@@ -69,3 +71,16 @@ async def test_the_bucket_in_redis_is_shared_and_refills(settings: Settings) -> 
     assert await fast.take("a", 9) == 5
     for bucket in (one, two, fast):
         await bucket.aclose()
+
+
+async def test_requests_at_once_share_one_lease() -> None:
+    class Slow(Bucket):
+        async def take(self, name: str, want: int) -> int:
+            await asyncio.sleep(0)
+            return await super().take(name, want)
+
+    bucket = Slow(100)
+    rates = Rates(bucket, rate=200, burst=400, clock=lambda: 0.0)
+    admitted = await asyncio.gather(*(rates.admits("a") for _ in range(120)))
+    assert sum(admitted) == 100  # none was lost
+    assert bucket.asked < 40
